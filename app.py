@@ -1,0 +1,34 @@
+"""Navigation and chrome; nothing else. ``streamlit run app.py`` starts the dashboard and a worker for each device."""
+
+import streamlit as st
+
+from pruneviz.ui import server
+
+PAGES = {
+    "": [("home", "Home", "home"), ("run", "Run", "play_circle")],
+    "See": [
+        ("compare", "Compare", "view_column"),
+        ("saliency", "Saliency", "bar_chart"),
+        ("spectra", "Kronecker spectra", "show_chart"),
+        ("jacobians", "Jacobians", "stacked_line_chart"),
+        ("curves", "Curves", "trending_down"),
+    ],
+    "Know": [("methods", "Methods", "menu_book"), ("runs", "Runs", "list_alt")],
+}
+
+if __name__ == "__main__":  # one session's run of the script
+    st.set_page_config(page_title="PruneViz", page_icon=server.ICON, layout="wide", initial_sidebar_state=220)
+    st.html(server.STYLE)
+    st.navigation(
+        {
+            section: [
+                st.Page(
+                    f"pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, default=name == "home"
+                )
+                for name, title, icon in pages
+            ]
+            for section, pages in PAGES.items()
+        }
+    ).run()
+else:  # the server imports this module once
+    app = st.App(__file__, lifespan=server.lifespan, middleware=server.middleware)

@@ -1,0 +1,24 @@
+"""The four views side by side: columns are runs, rows are views."""
+
+import streamlit as st
+from pruneviz.ui.compare_grid import compare_grid
+
+from pruneviz.figures import FIGURES, base
+from pruneviz.ui import card, pick
+from pruneviz.ui.stores import open_store
+
+st.title("Compare")
+st.markdown("One column for each run. Move the **sparsity** or choose a **layer**: every panel follows.")
+runs = pick.runs(open_store())
+if len(runs) < 2:
+    st.info("Choose two or more runs to see them side by side.", icon=":material/view_column:")
+if runs:
+    asked = st.query_params.get("sparsity", "")
+    start = float(asked) if asked.replace(".", "", 1).isdigit() and float(asked) < 1 else base.SPARSITY
+    sparsity, layer = compare_grid(runs, sparsity=start, layer=st.query_params.get("layer"))
+    for name, value in (("sparsity", f"{sparsity:g}" if sparsity is not None else ""), ("layer", layer or "")):
+        if value and st.query_params.get(name) != value:
+            st.query_params[name] = value
+    with st.expander("As a figure, to download"):
+        figure = FIGURES["compare"]
+        card.show(figure, figure.data(runs, sparsity or start, layer), key="compare-plot")

@@ -1,0 +1,149 @@
+"""Pick data, a network and methods; run; watch."""
+
+import streamlit as st
+
+from pruneviz.comparison import plan
+from pruneviz.config import SPARSITIES
+from pruneviz.datasets import DATASETS
+from pruneviz.errors import PrunevizError
+from pruneviz.methods import METHODS, method_class
+from pruneviz.methods.base import Start, Survivors
+from pruneviz.models import MODELS
+from pruneviz.ui import forms, live
+from pruneviz.ui.estimate import estimate
+from pruneviz.ui.numbers import numbers
+from pruneviz.ui.stores import open_store
+
+st.title("Run")
+store = open_store()
+watched = [id_ for id_ in st.query_params.get("watch", "").split(",") if id_ in set(store.runs()["id"])]
+if watched:
+    ids = ",".join(watched)
+    with st.container(horizontal=True):
+        st.page_link(
+            "pages/compare.py", label="Compare these runs", icon=":material/view_column:", query_params={"runs": ids}
+        )
+        st.page_link("pages/run.py", label="Start another", icon=":material/add_circle:")
+    live.panel(store, watched)
+    st.stop()
+
+st.markdown(
+    "Choose what to prune and how. Everything else has a sensible value, and what you choose stays in the address."
+)
+data_column, model_column = st.columns(2)
+with data_column:
+    dataset = st.selectbox(
+        "Data", list(DATASETS), key="data", format_func=lambda key: DATASETS[key].title, bind="query-params"
+    )
+    data = DATASETS[dataset]
+    st.caption(data.idea)
+    if not data.present:
+        st.caption(
+            f":orange[:material/download:] Not on this machine yet: the first run downloads {data.megabytes:g} MB."
+        )
+with model_column:
+    fitting = [key for key in MODELS if not MODELS[key].convolutions or min(data.shape[1:]) >= MODELS[key].min_size]
+    model = st.selectbox(
+        "Network", fitting, key="model", format_func=lambda key: MODELS[key].title, bind="query-params"
+    )
+    st.caption(f"{MODELS[model].idea} {MODELS[model].layers}.")
+
+methods = st.pills(
+    "Methods", list(METHODS), selection_mode="multi", default=["random", "magnitude", "snip"], key="methods",
+    format_func=lambda key: METHODS[key].title, bind="query-params",
+)  # fmt: skip
+for key in methods:
+    found = METHODS[key]
+    with st.expander(f"**{found.title}** {'· ' + found.paper.short if found.paper else ''}: {found.idea}"):
+        st.latex(found.formula)
+        st.markdown("\n".join(f"1. {step}" for step in found.steps))
+left, right = st.columns(2)
+sparsity_text = left.text_input(
+    "Sparsities: the fractions of weights removed",
+    ", ".join(f"{s:g}" for s in SPARSITIES),
+    key="sparsity",
+    bind="query-params",
+)
+seed_text = right.text_input(
+    "Seeds: one run for each",
+    "0",
+    key="seed",
+    bind="query-params",
+    help="The seed decides the initial weights and every draw.",
+)
+
+with st.expander("Training budget, and departures from the papers"):
+    epochs_column, tune_column, rounds_column, rewind_column = st.columns(4)
+    epochs = epochs_column.number_input(
+        "Training epochs", 0, 1000, data.epochs, key="epochs", bind="query-params",
+        help="For the dense network, and after pruning where a method starts from initial weights or rewinds to them.",
+    )  # fmt: skip
+    tune_epochs = tune_column.number_input(
+        "Fine-tuning epochs", 0, 1000, data.tune_epochs, key="tune", bind="query-params",
+        help="After pruning, where trained survivors are kept.",
+    )  # fmt: skip
+    rounds = rounds_column.number_input(
+        "Rounds",
+        0,
+        100,
+        0,
+        key="rounds",
+        bind="query-params",
+        help="0: the paper's. 1: one shot. More: prune and train in turns.",
+    )
+    rewind = rewind_column.number_input(
+        "Rewind to step",
+        0,
+        1_000_000,
+        0,
+        key="rewind",
+        bind="query-params",
+        help="For survivors that rewind: 0 is the initial weights.",
+    )
+    start_column, survivors_column, scope_column, control_column = st.columns(4)
+    paper = "the paper's"
+    start = start_column.selectbox("Start", [paper, *map(str, Start)], key="start", bind="query-params")
+    survivors = survivors_column.selectbox(
+        "Survivors", [paper, *map(str, Survivors)], key="survivors", bind="query-params"
+    )
+    scope = scope_column.selectbox("Rank", [paper, "global", "layer"], key="scope", bind="query-params")
+    control = control_column.selectbox(
+        "Sanity control", ["none", "shuffle", "invert"], key="control", bind="query-params",
+        help="Shuffle the mask within each layer, or remove the best instead of the worst.",
+    )  # fmt: skip
+    params = {}
+    for key in methods:
+        cls = method_class(key)
+        if set(cls.model_fields) - {"scope"}:
+            st.markdown(f"**{METHODS[key].title}**")
+            with st.container(horizontal=True):
+                params[key] = forms.switches(cls, key=key)
+
+try:
+    settings = {
+        "dataset": dataset, "model": model, "sparsities": numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"),
+        "train": {"epochs": epochs}, "tune": {"epochs": tune_epochs}, "rounds": rounds or None, "rewind_step": rewind or None,
+        "start": None if start == paper else start, "survivors": None if survivors == paper else survivors,
+        "scope": None if scope == paper else scope, "control": control,
+    }  # fmt: skip
+    wanted = plan(methods, seeds=numbers(seed_text, int, "Seeds", "0, 1, 2"), params_of=params, **settings)
+except PrunevizError as error:
+    st.error(str(error), icon=":material/error:")
+    st.stop()
+
+for config in {c.method: c for c in wanted.configs}.values():
+    if config.departures and METHODS[config.method].paper:
+        st.caption(
+            f":material/alt_route: {METHODS[config.method].title} departs from its card: {'; '.join(config.departures)}."
+        )
+for row in wanted.skipped:
+    st.caption(f":material/block: {row['method']} is left out: {row['reason']}")
+devices = store.workers()
+device = None
+if len(devices) > 1:
+    device = st.selectbox("Device", [d["device"] for d in devices], key="device", bind="query-params")
+st.caption(estimate(store, wanted.configs, devices))
+if st.button("Run", type="primary", icon=":material/play_arrow:", disabled=store.readonly):
+    ids = store.queue(wanted.configs, device=device)
+    st.query_params.from_dict({"watch": ",".join(ids)})
+    st.rerun()

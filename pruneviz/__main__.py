@@ -1,0 +1,381 @@
+"""The command line: ``python -m pruneviz``.
+
+Exit status: 0 done, 1 a run failed, 2 bad arguments. ``--json`` prints one document on standard output and nothing else;
+progress goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruneviz import __version__
+from pruneviz.errors import InvalidSetting, PrunevizError, Unsuitable
+
+if TYPE_CHECKING:
+    from pruneviz.config import RunConfig
+    from pruneviz.events import Event
+    from pruneviz.store import Store
+
+APP = Path(__file__).resolve().parent.parent / "app.py"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, run, report errors as one sentence; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except (InvalidSetting, Unsuitable, KeyError) as error:
+        if not isinstance(error, PrunevizError):
+            raise
+        print(f"pruneviz: {error}", file=sys.stderr)
+        return 2
+    except PrunevizError as error:
+        print(f"pruneviz: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pruneviz: interrupted. The same command goes on from the last finished stage.", file=sys.stderr)
+        return 130
+
+
+# lists
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from pruneviz.methods import METHODS, method_class
+
+    def about(key: str, card: Any) -> dict[str, Any]:
+        switches = {
+            name: {"default": f.default, "help": f.description} for name, f in method_class(key).model_fields.items()
+        }
+        return {
+            "key": key, "title": card.title, "idea": card.idea, "start": card.starts, "criterion": card.criterion,
+            "unit": card.unit, "survivors": card.survivors, "schedule": card.schedule, "scope": card.scope,
+            "paper": card.paper.citation if card.paper else None, "switches": switches, "departures": card.departures,
+        }  # fmt: skip
+
+    return _list(
+        [about(k, c) for k, c in METHODS.items()], ("key", "start", "unit", "survivors", "schedule", "idea"), arguments
+    )
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from pruneviz.models import MODELS
+
+    rows = [{"key": k, "title": c.title, "layers": c.layers, "idea": c.idea} for k, c in MODELS.items()]
+    return _list(rows, ("key", "layers", "idea"), arguments)
+
+
+def _datasets(arguments: argparse.Namespace) -> int:
+    from pruneviz.datasets import DATASETS
+
+    rows = [
+        {
+            "key": k, "title": c.title, "shape": c.shape, "classes": len(c.classes), "sizes": c.sizes, "present": c.present,
+            "megabytes": c.megabytes, "folder": str(c.home), "licence": c.licence, "source": c.source, "idea": c.idea,
+        }
+        for k, c in DATASETS.items()
+    ]  # fmt: skip
+    return _list(rows, ("key", "shape", "classes", "sizes", "present", "idea"), arguments)
+
+
+def _list(rows: list[dict[str, Any]], columns: Sequence[str], arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print(json.dumps(rows, indent=1, default=str))
+        return 0
+    _table(columns, [[row[c] for c in columns] for row in rows])
+    return 0
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+# runs
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from pruneviz.config import RunConfig
+
+    settings = _settings(arguments)
+    configs = [RunConfig(method=arguments.method, seed=seed, **settings) for seed in arguments.seed]
+    return _carry_out(configs, (), arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from pruneviz.comparison import plan
+
+    methods = "all" if arguments.methods == "all" else _names(arguments.methods)
+    found = plan(methods, seeds=arguments.seed, **_settings(arguments))
+    return _carry_out(found.configs, found.skipped, arguments)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {
+        "dataset": arguments.data,
+        "model": arguments.model,
+        "sparsities": arguments.sparsity,
+        "train": {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "lr": arguments.lr},
+        "tune": {"epochs": arguments.tune_epochs},
+        **{name: getattr(arguments, name) for name in ("rounds", "start", "survivors", "scope", "rewind_step")},
+        "params": dict(arguments.set or ()),
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments: argparse.Namespace) -> int:
+    from pruneviz.comparison import report
+    from pruneviz.jobs.recording import record
+    from pruneviz.store import Store
+
+    store = Store(arguments.store)
+    ids = store.queue(configs, again=arguments.fresh)
+    with _bars(store, configs) as on_event:
+        record(store, ids, device=arguments.device, on_event=on_event)
+    found = report(store, ids, skipped)
+    store.close()
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        _show(found)
+    for reason in dict.fromkeys(row["reason"] or row["state"] for row in found["failed"]):
+        print(f"pruneviz: {reason}", file=sys.stderr)
+    return 1 if found["failed"] else 0
+
+
+def _show(found: dict[str, list[dict]]) -> None:
+    dense = sorted(row["test_accuracy"] for row in found["dense"])
+    if dense:
+        print(f"dense network: test accuracy {_percent(dense[len(dense) // 2])} (median of {len(dense)})")
+    _table(
+        ("method", "start", "sparsity", "median", "low", "high", "seeds"),
+        [
+            (
+                r["method"],
+                r["start"],
+                f"{r['sparsity']:g}",
+                *(_percent(r[k]) for k in ("median", "low", "high")),
+                r["seeds"],
+            )
+            for r in found["summary"]
+        ],
+        title="test accuracy after training again",
+    )
+    for row in found["skipped"]:
+        print(f"skipped {row['method']}: {row['reason']}")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}%"
+
+
+class _bars:
+    """Progress bars on standard error, one a run; silent where that is no terminal, but for warnings."""
+
+    def __init__(self, store: Store, configs: Sequence[RunConfig]):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.fields[name]:<32}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._names = {c.id: f"{c.method} · {c.start} · seed {c.seed}" for c in configs}
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Callable[[Event], None]:
+        self._progress.start()
+        return self._on_event
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _on_event(self, event: Event) -> None:
+        from pruneviz.events import Done, Progress
+
+        if event.run not in self._tasks:
+            self._tasks[event.run] = self._progress.add_task("", total=1.0, name=self._names.get(event.run, event.run))
+        if isinstance(event, Progress):
+            self._progress.update(self._tasks[event.run], completed=event.fraction, description=event.message)
+            if event.warning:
+                print(f"warning: {self._names.get(event.run)}, {event.stage}: {event.message}", file=sys.stderr)
+        elif isinstance(event, Done):
+            self._progress.update(self._tasks[event.run], completed=1.0, description="done")
+
+
+# serving
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    options = {
+        "server.address": arguments.host, "server.port": arguments.port, "server.headless": "true",
+        "server.fileWatcherType": "none", "server.runOnSave": "false", "client.toolbarMode": "minimal",
+    }  # fmt: skip
+    environment = os.environ | ({"PRUNEVIZ_SHARED": "1"} if arguments.shared else {})
+    if arguments.store:
+        environment["PRUNEVIZ_STORE"] = str(Path(arguments.store).resolve())
+    flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(APP), *flags], environment)
+
+
+def _work(arguments: argparse.Namespace) -> int:
+    from pruneviz.jobs.local import work
+    from pruneviz.store import default_path
+
+    return work(arguments.store or default_path(), device=arguments.device) or 0
+
+
+# folders
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from pruneviz.store import Store
+
+    for folder in Store(arguments.store).export(arguments.runs, arguments.to):
+        print(folder)
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from pruneviz.store import Store
+
+    for id_ in Store(arguments.store).take_in(arguments.folder):
+        print(id_)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    import platform
+
+    import torch
+
+    from pruneviz.datasets import DATASETS
+    from pruneviz.store import Store
+
+    store = Store(arguments.store)
+    devices = ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    found = {
+        "pruneviz": __version__, "python": platform.python_version(), "torch": torch.__version__, "devices": devices,
+        "threads": torch.get_num_threads(), "data": {k: c.present for k, c in DATASETS.items()}, "store": str(store.path),
+        "runs": store.runs()["state"].value_counts().to_dict(), "store_health": store.health(),
+        "workers": [w["device"] for w in store.workers()],
+    }  # fmt: skip
+    store.close()
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        _table(("what", "found"), list(found.items()))
+    return 0 if found["store_health"] == "ok" else 1
+
+
+# arguments
+
+
+def _numbers(kind: type) -> Callable[[str], list]:
+    def parse(text: str) -> list:
+        try:
+            return [kind(part) for part in text.split(",") if part.strip()]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"numbers separated by commas, e.g. 0.5,0.9; found {text!r}") from None
+
+    return parse
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _switch(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise argparse.ArgumentTypeError(f"a switch is given as name=value, e.g. batches=4; found {text!r}")
+    try:
+        return name.strip().replace("-", "_"), json.loads(value)
+    except ValueError:
+        return name.strip().replace("-", "_"), value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pruneviz", description="See what pruning methods do, side by side."
+    )
+    parser.add_argument("--version", action="version", version=f"pruneviz {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, does: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=does)
+        return sub
+
+    lists = {
+        "methods": (_methods, "pruning methods"),
+        "models": (_models, "networks"),
+        "datasets": (_datasets, "data sets"),
+    }
+    for name, (does, what) in lists.items():
+        command(name, does, f"list the {what}").add_argument("--json", action="store_true", help="print JSON")
+
+    for name, does, text in (("run", _run, "one method"), ("compare", _compare, "several methods on one network")):
+        sub = command(name, does, f"prune with {text}, train again and report the test accuracy")
+        sub.add_argument("--data", default="digits", help="data set (default digits)")
+        sub.add_argument("--model", default="lenet-300-100", help="network (default lenet-300-100)")
+        if name == "run":
+            sub.add_argument("--method", required=True, help="pruning method")
+        else:
+            sub.add_argument("--methods", default="all", help="methods separated by commas, or all (default)")
+        sub.add_argument("--sparsity", type=_numbers(float), help="fractions removed (default 0.5,0.8,0.9,0.95,0.98)")
+        sub.add_argument("--seed", type=_numbers(int), default=[0], help="seeds; one run each (default 0)")
+        sub.add_argument("--rounds", type=int, help="prune-and-train rounds up to the last sparsity; 1 is one shot")
+        sub.add_argument("--epochs", type=int, help="training budget in epochs (default: the data set's)")
+        sub.add_argument("--tune-epochs", type=int, help="fine-tuning budget in epochs (default: the data set's)")
+        sub.add_argument("--batch-size", type=int, help="samples a training step (default 64)")
+        sub.add_argument("--lr", type=float, help="learning rate (default 0.0012; fine-tuning takes half)")
+        sub.add_argument("--start", help="init or trained (default: the method's)")
+        sub.add_argument("--survivors", help="retain, rewind, reinit or reinit-sign (default: the method's)")
+        sub.add_argument("--scope", help="global or layer (default: the method's)")
+        sub.add_argument("--rewind-step", type=int, help="rewind to the weights after this many steps (default 0)")
+        sub.add_argument("--set", type=_switch, action="append", metavar="NAME=VALUE", help="a switch of the method")
+        sub.add_argument("--device", help="cpu, cuda:0, mps (default: the best there is)")
+        sub.add_argument("--fresh", action="store_true", help="run again what the store has finished already")
+        sub.add_argument("--store", help="store folder (default: $PRUNEVIZ_STORE or the user's data folder)")
+        sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("serve", _serve, "the dashboard with production settings")
+    sub.add_argument("--host", default="localhost", help="address to listen on (default localhost)")
+    sub.add_argument("--port", type=int, default=8501, help="port (default 8501)")
+    sub.add_argument("--shared", action="store_true", help="for a class: nobody deletes runs in the browser")
+    sub.add_argument("--store", help="store folder")
+    sub = command("work", _work, "a worker without a browser")
+    sub.add_argument("--device", help="cpu, cuda:0, mps (default: one worker for each device)")
+    sub.add_argument("--store", help="store folder")
+    sub = command("export", _export, "copy finished runs as checksummed folders")
+    sub.add_argument("runs", nargs="+", metavar="RUN", help="run ids")
+    sub.add_argument("--to", required=True, metavar="DIR", help="folder to write to")
+    sub.add_argument("--store", help="store folder")
+    sub = command("import", _import, "take in exported runs")
+    sub.add_argument("folder", metavar="DIR", help="folder that export made")
+    sub.add_argument("--store", help="store folder")
+    sub = command("doctor", _doctor, "devices, versions, data found, store health")
+    sub.add_argument("--store", help="store folder")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,156 @@
+"""What a data set is before it is read: a card; and what it is afterwards: splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from platformdirs import user_cache_dir
+
+from pruneviz.errors import DataUnavailable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DATA_VARIABLE = "PRUNEVIZ_DATA"
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Training, validation and test samples, each (x float32 [n, channels, rows, columns], y int64 [n])."""
+
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class File:
+    """One published file: its name, where it is to be had, and the sha256 of its *uncompressed* content."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataCard:
+    """``read(folder)`` gives train, validation and test arrays; ``digest`` names this exact data in every run's id.
+
+    ``epochs`` and ``tune_epochs`` are the training budgets suggested for it, ``megabytes`` what a download would take.
+    """
+
+    key: str
+    title: str
+    idea: str
+    shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    sizes: tuple[int, int, int]
+    read: Callable[[DataCard], tuple[Arrays, Arrays, Arrays]]
+    licence: str
+    source: str
+    epochs: int
+    tune_epochs: int
+    files: tuple[File, ...] = ()
+    folders: tuple[str, ...] = ()
+    megabytes: float = 0.0
+    content: str = ""
+    schema: int = 1
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the pinned content and the version of the split."""
+        pinned = [self.content, *(file.sha256 for file in self.files), str(self.schema)]
+        return hashlib.sha256(" ".join(pinned).encode()).hexdigest()
+
+    @property
+    def home(self) -> Path:
+        """Where a download goes and local files are looked for first."""
+        return data_folder() / self.key
+
+    def find(self, file: File) -> Path | None:
+        """The file, compressed or not, in the data folder or where a system package puts it."""
+        for folder in (self.home, *map(Path, self.folders)):
+            for name in (file.name, file.name.removesuffix(".gz")):
+                if (folder / name).is_file():
+                    return folder / name
+        return None
+
+    @property
+    def present(self) -> bool:
+        """Whether it can be read without a download."""
+        return all(self.find(file) for file in self.files)
+
+
+def data_folder() -> Path:
+    """``$PRUNEVIZ_DATA``, or the user's cache folder."""
+    return Path(os.environ.get(DATA_VARIABLE) or Path(user_cache_dir("pruneviz")) / "data")
+
+
+def obtain(card: DataCard, file: File) -> bytes:
+    """The uncompressed content of a published file: local first, else downloaded; always checked.
+
+    Raises DataUnavailable, naming the file, what was found, and where to put the published one.
+    """
+    path = card.find(file) or _download(card, file)
+    try:
+        content = _unpack(path)
+    except (OSError, EOFError) as error:
+        raise DataUnavailable(_wrong(card, path, f"it cannot be unpacked ({error})")) from None
+    if hashlib.sha256(content).hexdigest() != file.sha256:
+        raise DataUnavailable(_wrong(card, path, "its content is not the published one"))
+    return content
+
+
+def _unpack(path: Path) -> bytes:
+    import gzip
+    import zlib
+
+    content = path.read_bytes()
+    if not path.name.endswith(".gz"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except zlib.error as error:
+        raise OSError(error) from None
+
+
+def _wrong(card: DataCard, path: Path, why: str) -> str:
+    return (
+        f"{card.title}: {path} is damaged: {why}. Delete it and ask again (a download of {card.megabytes:g} MB), "
+        f"or put the published file there; it comes from {card.source}."
+    )
+
+
+def _download(card: DataCard, file: File) -> Path:
+    import sys
+
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    bar: Any = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=20)
+    try:
+        card.home.mkdir(parents=True, exist_ok=True)
+        return Path(pooch.retrieve(file.url, None, file.name, card.home, downloader=bar))
+    except (OSError, requests.RequestException, ValueError) as error:
+        names = ", ".join(f.name for f in card.files)
+        raise DataUnavailable(
+            f"{card.title} is not on this machine and could not be downloaded ({type(error).__name__}). "
+            f"Put {names} into {card.home} (set PRUNEVIZ_DATA to use another folder); they come from {card.source}."
+        ) from None
+
+
+def split_off(x: np.ndarray, y: np.ndarray, *sizes: int) -> list[Arrays]:
+    """Fixed, disjoint, shuffled parts of the given sizes; the same on every machine."""
+    order = np.random.RandomState(0).permutation(len(x))
+    ends = np.cumsum(sizes)
+    return [(x[order[e - n : e]], y[order[e - n : e]]) for n, e in zip(sizes, ends, strict=True)]

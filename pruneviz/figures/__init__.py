@@ -1,0 +1,26 @@
+"""Figures: each computes a tidy table from runs, then draws it. ``pv.figures.saliency(runs)`` does both.
+
+``FIGURES`` maps keys to them; ``pv.figures.saliency.data(runs)`` is the table alone, ``.plot(table)`` the drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pruneviz.figures.base import Figure, alt, colour, label, labels, note
+from pruneviz.figures.compare import FIGURE as compare
+from pruneviz.figures.curves import FIGURE as curves
+from pruneviz.figures.jacobians import FIGURE as jacobians
+from pruneviz.figures.jacobians import TREND as trend
+from pruneviz.figures.saliency import FIGURE as saliency
+from pruneviz.figures.saliency import LAYERS as layers
+from pruneviz.figures.spectra import FIGURE as spectra
+
+FIGURES: Mapping[str, Figure] = {
+    figure.key: figure for figure in (saliency, layers, spectra, jacobians, trend, curves, compare)
+}
+
+__all__ = [
+    "FIGURES", "Figure", "alt", "colour", "compare", "curves", "jacobians", "label", "labels", "layers", "note", "saliency",
+    "spectra", "trend",
+]  # fmt: skip

@@ -1,0 +1,312 @@
+"""Compare: four views of every run side by side, as a static figure and as the data of the moving grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from pruneviz.figures import base, curves, jacobians, saliency, spectra
+
+if TYPE_CHECKING:
+    from pruneviz.store import Run
+
+TITLE = "Runs side by side"
+ROWS = {
+    "saliency": "weights per bin",
+    "spectra": "eigenvalue",
+    "jacobians": "singular value",
+    "curve": "test accuracy (%)",
+}
+COLUMNS = ["run", "method", "label", "layer", "sparsity", "view", "series", "x", "y", "width", "mark"]
+BOX = ("low", "q1", "median", "q3", "high")
+POINTS = 120  # of an eigenvalue curve in the static figure
+
+
+def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
+    """One row a mark: ``view`` (saliency, spectra, jacobians, curve) and ``series`` within it, ``x``, ``y``.
+
+    ``mark`` is the threshold of a histogram and 1 at the curve's point of this sparsity; box quantiles are their series.
+    """
+    runs = list(runs)[: base.MAX_RUNS]
+    wanted, names = base.chosen(runs, layer), base.labels(runs)
+    parts = [
+        _column(run, sparsity, wanted).assign(run=run.id, method=run.config.method, label=names[run.id]) for run in runs
+    ]
+    table = pd.concat(parts) if parts else pd.DataFrame(columns=COLUMNS)
+    return table.assign(layer=wanted, sparsity=sparsity).reindex(columns=COLUMNS).reset_index(drop=True)
+
+
+def _column(run: Run, sparsity: float, layer: str | None) -> pd.DataFrame:
+    """The marks of one run."""
+    rows: list[dict[str, Any]] = []
+    for panel in (p for p in saliency.histograms(run, sparsity) if layer and saliency.matches(p["layer"], layer)):
+        lower, upper = panel["lower"], panel["upper"]
+        place = np.log10(panel["threshold"]) if panel["log"] and panel["threshold"] > 0 else panel["threshold"]
+        for series in ("kept", "removed"):
+            bins = zip((lower + upper) / 2, panel[series], upper - lower, strict=True)
+            same = {"view": "saliency", "series": f"{series} log" if panel["log"] else series, "mark": place}
+            rows += [{**same, "x": x, "y": int(y), "width": w} for x, y, w in bins]
+        break
+    for when, _, name in spectra.moments(run, sparsity):
+        for factor, values, _ in spectra.spectrum(run, name, layer):
+            same = {"view": "spectra", "series": f"{factor} {when}"}
+            kept = [i for i in base.thinned(len(values), POINTS) if values[i] > 1e-9 * values[0]]
+            rows += [{**same, "x": int(i) + 1, "y": float(values[i])} for i in kept]
+    found = jacobians.data([run], sparsity)
+    for row in found[found["layer"] == layer].itertuples():
+        said = jacobians.WHEN[row.when]
+        rows += [{"view": "jacobians", "series": key, "x": said, "y": getattr(row, key)} for key in BOX]
+    line = curves.data([run])
+    line = line[line["stage"] == "tuned"].sort_values("sparsity")
+    here = min(line["sparsity"], key=lambda s: abs(base.spaced(s) - base.spaced(sparsity)), default=None)
+    rows += [
+        {"view": "curve", "series": "tuned", "x": r.sparsity, "y": 100 * r.mean, "mark": float(r.sparsity == here)}
+        for r in line.itertuples()
+    ]
+    return pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("run", "method", "label", "layer", "sparsity")])
+
+
+def plot(table: pd.DataFrame) -> go.Figure:
+    """A column a run, a row a view; at most five traces a column."""
+    if table.empty:
+        return base.empty(TITLE, "Choose two to six finished runs.")
+    columns = list(table.groupby("run", sort=False))
+    titles = [f"<b>{part['label'].iloc[0]}</b>" for _, part in columns]
+    fig = make_subplots(
+        4, len(columns), column_titles=titles, shared_yaxes=False, vertical_spacing=0.075,
+        horizontal_spacing=0.2 / max(len(columns), 1) ** 1.2,
+    )  # fmt: skip
+    for col, (_, part) in enumerate(columns, 1):
+        views = {view: part[part["view"] == view] for view in ROWS}
+        shade, symbol = base.colour(part["method"].iloc[0]), base.symbol(part["method"].iloc[0])
+        _saliency(fig, views["saliency"], shade, col)
+        _spectra(fig, views["spectra"], shade, col)
+        _jacobians(fig, views["jacobians"], shade, col, len(columns))
+        _curve(fig, views["curve"], shade, symbol, col)
+    at, layer = base.percent(table["sparsity"].iloc[0]), table["layer"].iloc[0]
+    said = []
+    for _, part in columns:
+        point = part[(part["view"] == "curve") & (part["mark"] == 1)]
+        said += [
+            f"{part['label'].iloc[0]} reaches {y:.1f}% at {base.percent(x)}"
+            for x, y in zip(point["x"], point["y"], strict=True)
+        ]
+    alt = f"Saliency, Kronecker spectra, Jacobian values and accuracy of {len(columns)} runs, layer {layer}: {base.listed(said, 6)}."
+    fig = base.finish(fig, f"Layer {layer} at {at} sparsity", alt, height=1080)
+    fig.update_layout(barmode="stack", bargap=0, showlegend=False, margin_t=84)
+    fig.update_annotations(font_size=13)
+    for row, view in enumerate(ROWS, 1):
+        values = table[table["view"] == view]["y"]
+        if view in ("spectra", "jacobians", "curve") and len(values):
+            low, high = (
+                (np.log10(values.min()), np.log10(values.max())) if view == "spectra" else (values.min(), values.max())
+            )
+            low = min(low, 0) if view == "jacobians" else low
+            pad = 0.06 * (high - low) or 0.5
+            fig.update_yaxes(range=[low - (pad if view != "jacobians" else 0), high + pad], row=row)
+            if view == "spectra":
+                where, texts = base.log_ticks(low, high, most=4)
+                fig.update_yaxes(tickvals=[10**e for e in where], ticktext=texts, row=row)
+        fig.update_yaxes(title_text=ROWS[view], row=row, col=1)
+    return fig
+
+
+def _saliency(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
+    if part.empty:
+        return
+    wide = part.assign(kind=part["series"].str.split().str[0]).pivot_table(
+        index=["x", "width"], columns="kind", values="y"
+    )
+    wide = wide.reset_index()
+    x = [*wide["x"], *wide["x"]]
+    fig.add_bar(
+        x=x, y=[*wide["kept"], *wide["removed"]], base=[*([0] * len(wide)), *wide["kept"]], width=[*wide["width"], *wide["width"]],
+        marker={"color": [shade] * len(wide) + [base.faded(shade, 0.32)] * len(wide), "line_width": 0},
+        customdata=["kept"] * len(wide) + ["removed"] * len(wide), hovertemplate="%{y:,} %{customdata}<extra></extra>",
+        row=1, col=col,
+    )  # fmt: skip
+    low, high = wide["x"].min(), wide["x"].max()
+    place = part["mark"].iloc[0]
+    if np.isfinite(place):
+        base.rule(fig, x=float(np.clip(place, low, high)), facet=col - 1)
+    if part["series"].iloc[0].endswith("log"):
+        values, texts = base.log_ticks(low, high, most=4)
+        fig.update_xaxes(tickvals=values, ticktext=texts, row=1, col=col)
+    fig.update_xaxes(title_text="score", row=1, col=col)
+
+
+def _spectra(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
+    for when, dash in spectra.WHEN.items():
+        x: list[float | None] = []
+        y: list[float | None] = []
+        text: list[str] = []
+        for factor in spectra.FACTORS:
+            curve = part[part["series"] == f"{factor} {when}"]
+            x, y = [*x, *curve["x"], None], [*y, *curve["y"], None]
+            text += [factor if i == 0 and when == "after" else "" for i in range(len(curve))] + [""]
+        if len(x) > 2:
+            fig.add_scatter(
+                x=x, y=y, text=text, mode="lines+text", textposition="middle left", name=when,
+                line={"color": shade, "width": 2, "dash": dash}, hovertemplate=f"{when}, index %{{x}}: %{{y:.3g}}<extra></extra>",
+                row=2, col=col,
+            )  # fmt: skip
+    last = np.log10(part["x"].max()) if len(part) else 1
+    axis = {"type": "log", "range": [-0.12 * last - 0.1, last + 0.05], "tickvals": spectra.INDICES}
+    fig.update_xaxes(**axis, title_text="index (dotted: before)", row=2, col=col)
+    fig.update_yaxes(type="log", row=2, col=col)
+
+
+def _jacobians(fig: go.Figure, part: pd.DataFrame, shade: str, col: int, count: int) -> None:
+    if part.empty:
+        return
+    boxes = part.pivot_table(index="x", columns="series", values="y").reindex(part["x"].unique())
+    fig.add_box(
+        x=boxes.index, q1=boxes["q1"], median=boxes["median"], q3=boxes["q3"], lowerfence=boxes["low"],
+        upperfence=boxes["high"], name="", line={"color": shade, "width": 1.5}, fillcolor=base.faded(shade, 0.25),
+        row=3, col=col,
+    )  # fmt: skip
+    base.rule(fig, y=1, facet=2 * count + col - 1)
+
+
+def _curve(fig: go.Figure, part: pd.DataFrame, shade: str, symbol: str, col: int) -> None:
+    if part.empty:
+        return
+    fig.add_scatter(
+        x=base.spaced(part["x"]), y=part["y"], mode="lines+markers", line={"color": shade, "width": 2},
+        marker={"size": [15 if here else 6 for here in part["mark"] == 1], "symbol": symbol, "opacity": 1},
+        customdata=[base.percent(s) for s in part["x"]], hovertemplate="%{customdata} sparsity: %{y:.1f}%<extra></extra>",
+        row=4, col=col,
+    )  # fmt: skip
+    fig.update_xaxes(**{**base.sparsity_axis(part["x"]), "title": {"text": "weights removed (%)"}}, row=4, col=col)
+
+
+def payload(runs: Sequence[Run]) -> dict[str, Any]:
+    """What the moving grid draws from: every sparsity and layer of up to six runs, as JSON-ready lists.
+
+    Eigenvalues are log10. Deep networks get fewer bins and points, so that the whole stays below 300 kB.
+    """
+    runs = list(runs)[: base.MAX_RUNS]
+    names, known = base.labels(runs), base.layers(runs)
+    union = sorted({s for run in runs for s in base.sparsities(run)})
+    cells = sum(len(base.sparsities(run)) + 1 for run in runs) * max(len(known), 1)
+    detail = min(1.0, 210 / max(cells, 1))
+    widest = base.chosen(runs, None)
+    return {
+        "layers": [{"name": name, "size": size} for name, size in known.items()],
+        "layer": list(known).index(widest) if widest else 0,
+        "sparsities": union,
+        "runs": [_sent(run, names[run.id], list(known), detail) for run in runs],
+    }
+
+
+def _sent(run: Run, label: str, known: list[str], detail: float) -> dict[str, Any]:
+    config, own = run.config, base.sparsities(run)
+    once = "once" if config.one_shot else f"in {config.rounds} rounds"
+    numbers = {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in run.metrics.itertuples(index=False)}
+
+    def series(stage: str, split: str, metric: str) -> list[float | None]:
+        return [_short(numbers.get((stage, s, split, metric))) for s in own]
+
+    return {
+        "id": run.id,
+        "label": label,
+        "colour": base.colour(config.method),
+        "about": f"{'the trained' if config.start == 'trained' else 'the initial'} network, pruned {once}",
+        "sparsities": own,
+        "dense": _short(numbers.get(("dense", 0.0, "test", "accuracy"))),
+        "tuned": series("tuned", "test", "accuracy"),
+        "pruned": series("pruned", "test", "accuracy"),
+        "parameters": series("pruned", "", "parameters"),
+        "connected": series("pruned", "", "connected"),
+        "saliency": [_bars(run, s, known, detail) for s in own],
+        "spectra": {
+            "start": _eigenvalues(run, "spectra-start", known, detail),
+            "tuned": [_eigenvalues(run, f"spectra-tuned-{s:g}", known, detail) for s in own],
+        },
+        "jacobians": {
+            "start": _quantiles(run, "jacobians-start", known, detail),
+            "pruned": [_quantiles(run, f"jacobians-pruned-{s:g}", known, detail) for s in own],
+            "tuned": [_quantiles(run, f"jacobians-tuned-{s:g}", known, detail) for s in own],
+        },
+    }
+
+
+def _short(value: float | None) -> float | int | None:
+    """Four significant digits; None for what JSON cannot hold."""
+    if value is None or not np.isfinite(value):
+        return None
+    return int(value) if float(value).is_integer() else float(f"{value:.4g}")
+
+
+def _bars(run: Run, sparsity: float, known: list[str], detail: float) -> dict[str, Any] | None:
+    """Histograms of the known layers at one recorded sparsity; None where it has none."""
+    panels = saliency.histograms(run, sparsity) if f"saliency-{sparsity:g}" in run.names("saliency") else []
+    if not panels:
+        return None
+    merge = 1 if detail > 0.6 else 2 if detail > 0.3 else 3
+
+    def merged(counts: np.ndarray) -> list[int]:
+        return np.add.reduceat(counts, np.arange(0, len(counts), merge)).tolist()
+
+    found: list[dict[str, Any] | None] = []
+    for name in known:
+        panel = next((p for p in panels if saliency.matches(p["layer"], name)), None)
+        found.append(
+            panel and {
+                "kept": merged(panel["kept"]), "removed": merged(panel["removed"]), "cut": _short(panel["threshold"]),
+                "zeros": panel["zeros_kept"] + panel["zeros_removed"], "size": panel["size"], "alive": panel["alive"],
+            }
+        )  # fmt: skip
+    first = panels[0]
+    edges = [round(float(first["lower"][0]), 4), round(float(first["upper"][-1]), 4)]
+    return {
+        "log": first["log"],
+        "range": edges,
+        "step": _short(float(first["upper"][0] - first["lower"][0]) * merge),
+        "layers": found,
+    }
+
+
+def _eigenvalues(run: Run, name: str, known: list[str], detail: float) -> list[dict[str, Any] | None]:
+    """Layer by layer both factors: indices, log10 eigenvalues, effective rank, condition number."""
+    most = max(10, int(40 * detail))
+    found: list[dict[str, Any] | None] = []
+    for layer in known:
+        both = {}
+        for factor, values, _ in spectra.spectrum(run, name, layer):
+            kept = [i for i in base.thinned(len(values), most) if values[i] > 1e-9 * values[0]]
+            both[factor] = {
+                "of": len(values), "i": [int(i) + 1 for i in kept], "v": [round(float(np.log10(values[i])), 3) for i in kept],
+                "rank": _short(spectra.effective_rank(values)), "condition": _short(spectra.condition(values)),
+            }  # fmt: skip
+        found.append(both or None)
+    return found
+
+
+def _quantiles(run: Run, name: str, known: list[str], detail: float) -> list[list[float | None] | None]:
+    """Layer by layer singular values at evenly spaced quantiles, rising."""
+    count = max(9, int(32 * detail) // 2 * 2 + 1)
+    values = {layer: run.arrays(name)["quantiles"][i] for i, layer in enumerate(run.layers(name))}
+    levels = np.linspace(0, 1, count)
+    return [
+        [_short(float(q)) for q in np.interp(levels, np.linspace(0, 1, len(values[layer])), values[layer])]
+        if layer in values else None
+        for layer in known
+    ]  # fmt: skip
+
+
+FIGURE = base.Figure(
+    "compare",
+    TITLE,
+    "A column for each run. Saliency: weights of the layer by score, removed light, dashed the threshold. Spectra: "
+    "eigenvalues of the Kronecker factors A (inputs) and S (gradients), dotted before pruning, solid after. Jacobians: "
+    "singular values of the layer, box 25 to 75%, whiskers 5 to 95%. Curve: test accuracy after training again.",
+    r"s_q \le \tau, \qquad F_\ell \approx S_\ell \otimes A_\ell, \qquad J_\ell = D_\ell W_\ell",
+    data,
+    plot,
+)

@@ -1,0 +1,243 @@
+"""Saliency: how a method scores the weights of each layer, and which of them it removes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from pruneviz.figures import base
+
+if TYPE_CHECKING:
+    from pruneviz.store import Run
+
+TITLE = "Saliency: what is kept and what is removed"
+COLUMNS = [
+    "run", "method", "label", "layer", "facet", "asked", "sparsity", "log", "lower", "upper", "kept", "removed",
+    "zeros_kept", "zeros_removed", "threshold", "size", "alive",
+]  # fmt: skip
+LAYER_COLUMNS = ["run", "method", "label", "layer", "asked", "sparsity", "size", "alive", "removed"]
+SHADES = {"kept": 1, "removed": 0.32}
+NOTHING = "Choose a finished run that recorded saliencies."
+
+
+def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
+    """One row a histogram bin: units ``kept`` and ``removed`` with a score from ``lower`` to ``upper``.
+
+    Several runs: one layer (by default that with most weights) for each of up to six. One run: that layer, or its first
+    six. Bounds are log10 of the score where ``log``; ``threshold`` is on the score's own scale.
+    """
+    runs, names = list(runs), base.labels(runs)
+    wanted = base.chosen(runs, layer) if layer is not None or len(runs) > 1 else None
+    rows: list[dict[str, Any]] = []
+    for run in runs[: base.MAX_RUNS]:
+        panels = histograms(run, sparsity)
+        picked = [p for p in panels if wanted is None or matches(p["layer"], wanted)][: base.MAX_FACETS]
+        for panel in picked if wanted is None else picked[:1]:
+            about = {"run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity, **panel}
+            about["facet"] = panel["layer"] if wanted is None else names[run.id]
+            bins = zip(*(about.pop(key) for key in ("lower", "upper", "kept", "removed")), strict=True)
+            rows += [
+                {**about, "lower": lower, "upper": upper, "kept": kept, "removed": removed}
+                for lower, upper, kept, removed in bins
+            ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def histograms(run: Run, sparsity: float) -> list[dict[str, Any]]:
+    """The recorded histograms at the nearest recorded sparsity, one for each layer, bins as arrays."""
+    at = base.nearest(run, "saliency", sparsity)
+    if at is None:
+        return []
+    name = f"saliency-{at:g}"
+    a = run.arrays(name)
+    edges, log = a["edges"], bool(a["log"][0])
+    return [
+        {
+            "layer": layer, "sparsity": at, "log": log, "lower": edges[:-1], "upper": edges[1:],
+            "kept": a["kept"][i], "removed": a["removed"][i],
+            "zeros_kept": int(a["zeros"][i, 0]), "zeros_removed": int(a["zeros"][i, 1]),
+            "threshold": cut(a, i), "size": int(a["sizes"][i]), "alive": int(a["alive"][i]),
+        }
+        for i, layer in enumerate(run.layers(name))
+    ]  # fmt: skip
+
+
+def matches(recorded: str, wanted: str) -> bool:
+    """Whether a recorded layer is the one asked for, or a part of it (EigenDamage splits a layer in three)."""
+    return base.module(recorded) == wanted or recorded.startswith(f"{wanted}.")
+
+
+def cut(arrays: dict[str, np.ndarray], i: int) -> float:
+    """The highest score removed in layer ``i``: the run's own threshold, or, where layers have one each, a reading from
+    the layer's histogram to within a bin."""
+    edges, kept, removed = arrays["edges"], arrays["kept"][i], arrays["removed"][i]
+    stored = float(arrays["threshold"][min(i, len(arrays["threshold"]) - 1)])
+    log = bool(arrays["log"][0])
+    if not removed.any() or np.isnan(stored) or (log and stored <= 0):
+        return stored
+    top = int(np.flatnonzero(removed)[-1])
+    place = np.log10(stored) if log else stored
+    below = int(np.clip(np.searchsorted(edges, place, side="right") - 1, 0, len(kept) - 1))
+    if top >= below or not kept[top + 1 : below].any():
+        return stored
+    share = removed[top] / (removed[top] + kept[top])
+    found = edges[top] + share * (edges[top + 1] - edges[top])
+    return float(10**found if log else found)
+
+
+def plot(table: pd.DataFrame) -> go.Figure:
+    """One facet a layer or a run: removed light, kept solid, the threshold dashed."""
+    if table.empty:
+        return base.empty(TITLE, NOTHING)
+    facets = list(table.groupby(["run", "layer"], sort=False))
+    fig, height = base.facets([_heading(part) for _, part in facets], lines=3, space=128)
+    for i, (_, part) in enumerate(facets):
+        _histogram(fig, part, i, **base.place(i, len(facets)))
+    for name, alpha in SHADES.items():
+        marker = {"color": base.faded(base.NEUTRAL, alpha), "line_width": 0}
+        fig.add_bar(x=[None], y=[None], name=name, marker=marker, hoverinfo="skip", row=1, col=1)
+    base.key(fig, "highest score removed", "dash", row=1, col=1)
+    at, layer = base.percent(table["sparsity"].iloc[0]), table["layer"].iloc[0]
+    several = table["run"].nunique() > 1
+    title = f"Saliency of layer {layer} at {at} sparsity" if several else f"Saliency at {at} sparsity"
+    alt = f"Histograms of the saliency score: {base.listed([_sentence(part) for _, part in facets], 6)}."
+    fig = base.finish(fig, title, alt, height=height, note=_note(table))
+    fig.update_layout(barmode="stack", bargap=0, margin_t=base.TOP + 28)
+    return fig.update_annotations(font_size=13).update_yaxes(rangemode="tozero", nticks=5)
+
+
+def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: int) -> None:
+    first = part.iloc[0]
+    shade, log = base.colour(first["method"]), bool(first["log"])
+    lower, upper = part["lower"].to_numpy(), part["upper"].to_numpy()
+    spans = [
+        f"{base.number(10**a if log else a)} to {base.number(10**b if log else b)}"
+        for a, b in zip(lower, upper, strict=True)
+    ]
+    for name, alpha in SHADES.items():
+        fig.add_bar(
+            x=(lower + upper) / 2, y=part[name], width=upper - lower, customdata=spans, name=name,
+            showlegend=False, marker={"color": base.faded(shade, alpha), "line_width": 0},
+            hovertemplate=f"score %{{customdata}}<br>{name} %{{y:,}}<extra></extra>", row=row, col=col,
+        )  # fmt: skip
+    threshold = float(first["threshold"])
+    place = np.log10(threshold) if log and threshold > 0 else threshold
+    if np.isfinite(place) and (not log or threshold > 0):
+        inside = float(np.clip(place, lower[0], upper[-1]))
+        base.rule(fig, x=inside, facet=facet)
+    ticks = {}
+    if log:
+        values, texts = base.log_ticks(lower[0], upper[-1], most=4)
+        ticks = {"tickvals": values, "ticktext": texts}
+    zeros = int(first["zeros_kept"] + first["zeros_removed"])
+    if zeros:
+        fig.add_annotation(
+            text=f"◂ {zeros:,} are 0",
+            x=0,
+            xref="x domain",
+            xanchor="left",
+            y=1,
+            yref="y domain",
+            showarrow=False,
+            row=row,
+            col=col,
+        )
+    fig.update_xaxes(title_text="score (log)" if log else "score", tickangle=0, **ticks, row=row, col=col)
+    fig.update_yaxes(title_text="weights per bin" if col == 1 else "", row=row, col=col)
+
+
+def _heading(part: pd.DataFrame) -> str:
+    first = part.iloc[0]
+    removed = 1 - first["alive"] / max(first["size"], 1)
+    said = f"{base.percent(removed)} removed<br>cut at {base.number(first['threshold'])}"
+    return f"<b>{first['facet']}</b><br><span style='font-size:11px'>{said}</span>"
+
+
+def _sentence(part: pd.DataFrame) -> str:
+    first = part.iloc[0]
+    gone = first["size"] - first["alive"]
+    return f"{first['label']}, layer {first['layer']}, {gone:,} of {first['size']:,} removed, threshold {base.number(first['threshold'])}"
+
+
+def _note(table: pd.DataFrame) -> str:
+    first = table.groupby(["run", "layer"], sort=False).first()
+    parts = []
+    zeros = int((first["zeros_kept"] + first["zeros_removed"]).sum())
+    if zeros:
+        gone = int(first["zeros_removed"].sum())
+        parts.append(f"{zeros:,} scores of exactly 0 ({gone:,} of them removed) have no place on a log axis.")
+    for label, group in first.groupby("label", sort=False):
+        if group["sparsity"].iloc[0] != group["asked"].iloc[0]:
+            asked, found = base.percent(group["asked"].iloc[0]), base.percent(group["sparsity"].iloc[0])
+            parts.append(f"{label} has no {asked}; its nearest, {found}, is shown.")
+    return " ".join(parts)
+
+
+def layer_data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
+    """One row a run and layer: how many units it had (``size``), has (``alive``), and the share removed."""
+    runs, names = list(runs), base.labels(runs)
+    rows = [
+        {
+            "run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity,
+            **{key: panel[key] for key in ("layer", "sparsity", "size", "alive")},
+            "removed": 1 - panel["alive"] / max(panel["size"], 1),
+        }
+        for run in runs for panel in histograms(run, sparsity)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=LAYER_COLUMNS)
+
+
+def layer_plot(table: pd.DataFrame) -> go.Figure:
+    """Bars of the share removed in each layer, side by side for the runs; a layer that lost everything is red."""
+    title = "Sparsity of each layer"
+    if table.empty:
+        return base.empty(title, NOTHING)
+    fig, variant = go.Figure(), base.variants(table)
+    for _, part in list(table.groupby("run", sort=False))[: base.MAX_TRACES]:
+        shade = base.colour(part["method"].iloc[0])
+        emptied = part["alive"] == 0
+        fig.add_bar(
+            x=part["layer"], y=100 * part["removed"], name=part["label"].iloc[0],
+            marker={"color": [base.RED if gone else shade for gone in emptied], "line_width": 0,
+                    "pattern_shape": ("", "/", "x", ".")[variant[part["label"].iloc[0]] % 4]},
+            text=["empty" if gone else "" for gone in emptied], textposition="outside", cliponaxis=False,
+            customdata=part[["alive", "size"]].to_numpy(),
+            hovertemplate="layer %{x}: %{y:.1f}% removed<br>%{customdata[0]:,} of %{customdata[1]:,} left",
+        )  # fmt: skip
+    at = table["sparsity"].iloc[0]
+    base.rule(fig, y=100 * at)
+    highest = table.loc[table["removed"].idxmax()]
+    lost = table[table["alive"] == 0]
+    alt = (
+        f"Share of weights removed in each layer at {base.percent(at)} sparsity; the most, "
+        f"{base.percent(highest['removed'])}, in layer {highest['layer']} by {highest['label']}; "
+        + (f"{len(lost)} layers lost everything." if len(lost) else "no layer lost everything.")
+    )
+    fig = base.finish(fig, f"{title} at {base.percent(at)} overall", alt, height=340)
+    fig.update_xaxes(title_text="layer", type="category")
+    return fig.update_yaxes(title_text="removed (%)", range=[0, 106], tickvals=[0, 25, 50, 75, 100])
+
+
+FIGURE = base.Figure(
+    "saliency",
+    TITLE,
+    "Counted: weights (filters or eigen-directions where the method removes those) by their score, in 60 bins; the lowest "
+    "bin holds all scores below it. Light: removed; solid: kept; dashed: the highest score removed. A method that prunes "
+    "in rounds shows the weights that were alive before its last round, so earlier losses are not in the bars.",
+    r"\text{remove unit } q \text{ where } s_q \le \tau",
+    data,
+    plot,
+)
+LAYERS = base.Figure(
+    "layers",
+    "Sparsity of each layer",
+    "Counted: the share of each layer's weights (or units) that is gone after pruning, all rounds together. Dashed: the "
+    "share over the whole network. Red: a layer that lost everything, so no signal passes.",
+    r"1 - \frac{\lVert m_\ell \rVert_0}{n_\ell}",
+    layer_data,
+    layer_plot,
+)

@@ -1,0 +1,181 @@
+"""Carrying runs out in this process: claim, execute, write each event to the store. Workers and the command line do the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from pruneviz import __version__
+from pruneviz.config import RunConfig
+from pruneviz.errors import InvalidSetting, PrunevizError, StaleAttempt
+from pruneviz.events import Done, Event, Failed, Progress
+from pruneviz.store import ENDED, Store
+
+if TYPE_CHECKING:
+    from pruneviz.pipeline import Resume
+
+BEAT = 2.0  # seconds between signs of life; the store's lease is several of them
+POLL = 0.3  # seconds between looks at a run that another process carries out
+
+
+def record(
+    store: Store, ids: Iterable[str], *, device: str | None = None, on_event: Callable[[Event], None] | None = None
+) -> None:
+    """Bring queued runs to their end in this process, reporting to ``on_event``; returns when every one has ended.
+
+    A run that another process carries out is followed, with progress made from its row, and taken over where that
+    process gives it back. Interrupted, it cancels what it had not finished: asked for again, a run goes on from its
+    last finished stage. ``device`` defaults to the best there is.
+    """
+    share_cores()
+    from pruneviz.pipeline import default_device
+
+    device = full_name(device or str(default_device()))
+    ids = list(dict.fromkeys(ids))
+    ended: set[str] = set()
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Done | Failed):
+            ended.add(event.run)
+        if on_event is not None:
+            on_event(event)
+
+    try:
+        with _heartbeat(store):
+            while unfinished := [row for row in map(store.status, ids) if row["state"] not in ENDED]:
+                queued = [row["id"] for row in unfinished if row["state"] == "queued"]
+                if queued:
+                    with suppress(StaleAttempt):  # cancelled or lost meanwhile, as the store says; the others go on
+                        carry_out(store, queued, device=device, on_event=tell)
+                    continue
+                for row in unfinished:
+                    tell(Progress(row["id"], row["fraction"], row["stage"], row["message"]))
+                time.sleep(POLL)
+                store.reconcile()
+    except BaseException:
+        mine = set(store.running(os.getpid()))
+        for id_ in ids:
+            if id_ in mine or store.status(id_)["state"] == "queued":
+                store.cancel(id_)
+        raise
+    for row in map(store.status, [id_ for id_ in ids if id_ not in ended]):
+        tell(Done(row["id"]) if row["state"] == "succeeded" else Failed(row["id"], row["error"] or row["message"]))
+
+
+def carry_out(
+    store: Store, ids: Sequence[str], *, device: str, on_event: Callable[[Event], None] | None = None
+) -> None:
+    """One pass over queued runs: claim each, execute it, record its events; those that are not to be had are left out.
+
+    The runs share data, dense networks and statistics. Raises StaleAttempt where a run was taken away while it went.
+    """
+    import torch
+
+    from pruneviz.dense import DenseCache
+    from pruneviz.pipeline import execute
+
+    attempts: dict[str, int] = {}
+
+    def claim(id_: str) -> bool:
+        code = f"pruneviz {__version__}, torch {torch.__version__}"
+        attempt = store.claim(id_, device=device, worker=os.getpid(), code=code)
+        if attempt is not None:
+            attempts[id_] = attempt
+        return attempt is not None
+
+    def report(event: Event) -> None:
+        store.record(event, attempts[event.run])
+        if on_event is not None:
+            on_event(event)
+
+    configs: dict[str, RunConfig] = {}
+    for id_ in ids:
+        try:
+            configs[id_] = config_of(store, id_)
+        except PrunevizError as error:
+            if claim(id_):
+                report(Failed(id_, str(error)))
+    events = execute(
+        list(configs.values()),
+        resume=lambda id_: resume_of(store, configs[id_]),
+        cache=DenseCache(store.dense_folder),
+        device=device,
+        wanted=claim,
+    )
+    for event in events:
+        report(event)
+
+
+def config_of(store: Store, id_: str) -> RunConfig:
+    """The configuration of a run that is to be carried out. Raises InvalidSetting where it means something else by now."""
+    config = RunConfig(**json.loads(store.status(id_)["config"]))
+    if config.id != id_:
+        raise InvalidSetting(
+            f"Run {id_} was asked for under another version of its method, network or data; here it would be {config.id}. "
+            "Delete it and ask for it again."
+        )
+    return config
+
+
+def resume_of(store: Store, config: RunConfig) -> Resume:
+    """What earlier attempts finished. On a trajectory every stage before the last stored one is finished, though the
+    transient networks in between have given way."""
+    from pruneviz.pipeline import Resume
+
+    stored = store.finished_stages(config.id)
+    names = [stage.name for stage in config.stages]
+    if not config.one_shot:
+        stored_at = [i for i, name in enumerate(names) if name in stored]
+        finished = names[: stored_at[-1] + 1] if stored_at else []
+        last = finished[-1:]
+    else:
+        finished = last = [name for name in names if name in stored]
+    return Resume(frozenset(finished), lambda stage: store.weights(config.id, stage) if stage in last else {})
+
+
+def fail(store: Store, ids: Iterable[str], reason: str, *, device: str) -> None:
+    """End queued runs that no worker could begin."""
+    for id_ in ids:
+        attempt = store.claim(id_, device=device, worker=os.getpid(), code=f"pruneviz {__version__}")
+        if attempt is not None:
+            store.record(Failed(id_, reason), attempt)
+
+
+def share_cores() -> None:
+    """Idle OpenMP threads sleep instead of spinning, unless the user chose: on a busy machine a run takes 1 s, not 30.
+
+    It must be said before torch is imported; numbers do not change.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def full_name(device: str) -> str:
+    """``cuda`` is ``cuda:0``."""
+    return "cuda:0" if device == "cuda" else device
+
+
+@contextmanager
+def _heartbeat(store: Store) -> Iterator[None]:
+    """Signs of life for this process's runs while a long computation says nothing; a thread with its own connection."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(BEAT):
+            for id_ in store.running(os.getpid()):
+                store.beat(id_, os.getpid())
+        store.close()
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

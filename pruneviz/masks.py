@@ -1,0 +1,219 @@
+"""Units, scores, masks, and the exact choice by rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+
+import torch
+from torch import Tensor, nn
+
+from pruneviz.errors import InvalidSetting, Unsuitable
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a unit lives in a parameter: ``axes`` () single weights, (0,) output units, (1,) input units."""
+
+    param: str
+    axes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that leave together: channel 3 of conv1, conv3 and their shortcut. A weight tensor is a group of one slot."""
+
+    name: str
+    members: tuple[Slot, ...]
+    size: int
+
+    @classmethod
+    def weights(cls, name: str, tensor: Tensor) -> Group:
+        """The single weights of one parameter."""
+        return cls(name, (Slot(name),), tensor.numel())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One value per unit of each group, flat, higher = keep."""
+
+    values: Mapping[Group, Tensor]
+
+    def __post_init__(self):
+        for group, value in self.values.items():
+            if not bool(torch.isfinite(value).all()):
+                raise Unsuitable(
+                    f"The scores of {group.name!r} are not all finite. Check the network's weights and the data for "
+                    "infinities or NaN, or train with a lower learning rate."
+                )
+
+    @classmethod
+    def of_weights(cls, tensors: Mapping[str, Tensor]) -> Scores:
+        """Scores shaped like the parameters they rank."""
+        return cls({Group.weights(name, value): value.detach().flatten() for name, value in tensors.items()})
+
+
+class Mask(Mapping[str, Tensor]):
+    """Parameter name -> bool tensor, True = kept, for every prunable parameter.
+
+    ``units`` keeps the choice unit by unit: group -> bool [size].
+    """
+
+    def __init__(self, params: Mapping[str, Tensor], units: Mapping[Group, Tensor] | None = None):
+        self._params = {name: keep.bool() for name, keep in params.items()}
+        self.units = dict(units) if units else {Group.weights(n, k): k.flatten() for n, k in self._params.items()}
+
+    @classmethod
+    def full(cls, model: nn.Module, names: Iterable[str]) -> Mask:
+        """Everything kept."""
+        params = dict(model.named_parameters())
+        return cls({name: torch.ones_like(params[name], dtype=torch.bool) for name in names})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._params[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._params)
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+    @property
+    def size(self) -> int:
+        """Number of prunable parameters."""
+        return sum(keep.numel() for keep in self._params.values())
+
+    @property
+    def removed(self) -> int:
+        """Number of parameters pruned."""
+        return self.size - sum(int(keep.sum()) for keep in self._params.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the prunable parameters that is gone."""
+        return self.removed / self.size
+
+    def per_layer(self) -> dict[str, float]:
+        """Parameter name -> fraction of it that is gone."""
+        return {name: 1 - int(keep.sum()) / keep.numel() for name, keep in self._params.items()}
+
+    @property
+    def empty_layers(self) -> tuple[str, ...]:
+        """Parameters that lost everything."""
+        return tuple(name for name, keep in self._params.items() if not keep.any())
+
+    @torch.no_grad()
+    def apply_(self, model: nn.Module) -> None:
+        """Set every pruned parameter of the model to zero."""
+        params = dict(model.named_parameters())
+        for name, keep in self._params.items():
+            params[name].mul_(keep)
+
+    def to(self, device: torch.device | str) -> Mask:
+        """The same mask on another device."""
+        return Mask(
+            {n: k.to(device) for n, k in self._params.items()}, {g: k.to(device) for g, k in self.units.items()}
+        )
+
+
+def prunable(model: nn.Module, *, biases: bool = False) -> tuple[str, ...]:
+    """Names of the weights (and biases) of Linear and Conv2d layers, in forward registration order."""
+    names = []
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            for kind, parameter in module.named_parameters(recurse=False):
+                if kind == "weight" or (biases and kind == "bias" and parameter is not None):
+                    names.append(f"{prefix}.{kind}" if prefix else kind)
+    if not names:
+        raise Unsuitable("The network has no Linear or Conv2d layer, so there is nothing to prune.")
+    return tuple(names)
+
+
+def count(target: float, size: int) -> int:
+    """How many of ``size`` units a sparsity of ``target`` removes: the nearest whole number, halves up, in exact arithmetic."""
+    if not 0 <= target < 1:
+        raise InvalidSetting(f"A sparsity is the fraction removed, at least 0 and below 1; found {target}.")
+    return floor(Fraction(repr(float(target))) * size + Fraction(1, 2))
+
+
+def apportion(total: int, shares: list[float], lows: list[int], highs: list[int]) -> list[int]:
+    """Whole numbers that add up to ``total``, each within its bounds and as near its share as they allow (largest remainder)."""
+    parts = [min(max(floor(share), low), high) for share, low, high in zip(shares, lows, highs, strict=True)]
+    while (missing := total - sum(parts)) != 0:
+        step = 1 if missing > 0 else -1
+        free = [i for i, n in enumerate(parts) if (n < highs[i] if step > 0 else n > lows[i])]
+        nearest = max(free, key=lambda i: (step * (shares[i] - parts[i]), -i))
+        parts[nearest] += step
+    return parts
+
+
+def remove_lowest(value: Tensor, kept: Tensor, k: int) -> Tensor:
+    """``kept`` without its ``k`` lowest values; ties go by position, earliest first. Shapes: [n], [n] bool -> [n] bool."""
+    alive = kept.nonzero().flatten()
+    order = torch.argsort(value[alive], stable=True)
+    result = kept.clone()
+    result[alive[order[:k]]] = False
+    return result
+
+
+def select(scores: Scores, mask: Mask, target: float, *, scope: str = "global") -> Mask:
+    """The mask at sparsity ``target``: units of lowest score leave, exactly as many as asked, never one that left before.
+
+    ``scope`` "global" ranks all layers together; "layer" removes the same fraction of each layer (the counts add up to
+    the global count by largest remainder).
+
+    Raises: InvalidSetting, where more is gone already than the target removes.
+    """
+    groups = list(scores.values)
+    kept = [mask.units[group] for group in groups]
+    sizes = [group.size for group in groups]
+    total = count(target, sum(sizes))
+    gone = [int((~k).sum()) for k in kept]
+    if sum(gone) > total:
+        raise InvalidSetting(
+            f"Asked for sparsity {target:g}, but {sum(gone) / sum(sizes):.4g} is pruned already and a mask only shrinks. "
+            "List sparsities in rising order."
+        )
+    if scope == "layer":
+        counts = apportion(total, [float(target) * size for size in sizes], gone, sizes)
+        chosen = [
+            remove_lowest(scores.values[group], k, n - g)
+            for group, k, n, g in zip(groups, kept, counts, gone, strict=True)
+        ]
+    elif scope == "global":
+        flat = torch.cat([scores.values[group] for group in groups])
+        chosen = list(remove_lowest(flat, torch.cat(kept), total - sum(gone)).split(sizes))
+    else:
+        raise InvalidSetting(f"Scope {scope!r} is not known here; use 'global' or 'layer'.")
+    shapes = {name: keep.shape for name, keep in mask.items()}
+    units = dict(zip(groups, chosen, strict=True))
+    return Mask({group.name: keep.view(shapes[group.name]) for group, keep in units.items()}, units)
+
+
+def connected(model: nn.Module, mask: Mask, sample: Tensor) -> bool:
+    """Whether any path leads from an input to an output through surviving weights.
+
+    On a float64 copy each layer averages over the inputs that its mask keeps (no biases, normalisation as identity), so
+    activations stay in [0, 1] and the gradient at the input is positive exactly along paths. ``sample``: [1, ...].
+    """
+    from copy import deepcopy
+
+    probe = deepcopy(model).double().eval()
+    with torch.no_grad():
+        for name, module in probe.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                weight = f"{name}.weight" if name else "weight"
+                keep = (mask[weight] if weight in mask else torch.ones_like(module.weight, dtype=torch.bool)).double()
+                fan_in = keep.flatten(1).sum(1).clamp(min=1)  # [out]
+                module.weight.copy_(keep / fan_in.view(-1, *[1] * (keep.dim() - 1)))
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.reset_running_stats()
+                module.reset_parameters()
+    x = torch.ones_like(sample, dtype=torch.float64).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(probe(x).sum(), x)
+    return bool((slope != 0).any())

@@ -1,0 +1,206 @@
+"""What a pruning method is: a card (who, what, why), parameters, and answers to three questions.
+
+A method file holds its card and its parameters at the top level and imports torch only inside functions, so that
+the web process, the command line's lists and the citation list read cards without loading torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pruneviz.errors import InvalidSetting, UnknownName
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from pruneviz.masks import Mask, Scores
+    from pruneviz.models.base import ModelCard
+    from pruneviz.task import Batch, Task
+
+
+class Start(StrEnum):
+    INIT = "init"
+    TRAINED = "trained"
+
+
+class Unit(StrEnum):
+    WEIGHT = "weight"
+    FILTER = "filter"
+    EIGENBASIS = "eigenbasis"
+
+
+class Survivors(StrEnum):
+    RETAIN = "retain"
+    REWIND = "rewind"
+    REINIT = "reinit"
+    REINIT_SIGN = "reinit-sign"
+
+
+class Scope(StrEnum):
+    GLOBAL = "global"
+    LAYER = "layer"
+    STAGE = "stage"
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A citation. ``section`` names the place of the formula."""
+
+    key: str
+    authors: str
+    title: str
+    year: int
+    venue: str
+    url: str
+    section: str = ""
+
+    @property
+    def citation(self) -> str:
+        return f"{self.authors} ({self.year}). {self.title}. {self.venue}."
+
+    @property
+    def short(self) -> str:
+        names = [a.strip() for a in self.authors.split(",")]
+        surname = names[0].split()[-1]
+        who = (
+            surname
+            if len(names) == 1
+            else f"{surname} & {names[1].split()[-1]}"
+            if len(names) == 2
+            else f"{surname} et al."
+        )
+        return f"{who} {self.year}"
+
+    @property
+    def bibtex(self) -> str:
+        kind = "article" if self.venue.startswith("arXiv") else "inproceedings"
+        place = "journal" if kind == "article" else "booktitle"
+        authors = " and ".join(a.strip() for a in self.authors.split(","))
+        return (
+            f"@{kind}{{{self.key},\n  author = {{{authors}}},\n  title = {{{self.title}}},\n"
+            f"  {place} = {{{self.venue}}},\n  year = {{{self.year}}},\n  url = {{{self.url}}}\n}}"
+        )
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the catalogue, the form, the command line and the citation list are made from.
+
+    ``rounds``: None for one shot, a count, or a share of the kept weights removed a round (the lottery ticket's 0.2).
+    ``schema`` is raised whenever the meaning of a parameter or of the score changes: it is part of every run's id.
+    """
+
+    key: str
+    title: str
+    idea: str
+    formula: str
+    criterion: str
+    starts: Start
+    paper: Paper | None = None
+    unit: Unit = Unit.WEIGHT
+    survivors: Survivors = Survivors.RETAIN
+    rounds: int | float | None = None
+    scope: Scope = Scope.GLOBAL
+    symbols: tuple[tuple[str, str], ...] = ()
+    steps: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
+    positive: bool = True
+    needs_initial: bool = False
+    schema: int = 1
+
+    @property
+    def schedule(self) -> Literal["one shot", "iterative"]:
+        return "one shot" if self.rounds is None else "iterative"
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient of the mean loss over the task's samples; ``mode`` is that of normalisation and dropout."""
+
+    mode: Literal["train", "eval"] = "eval"
+
+
+@dataclass(frozen=True)
+class Kronecker:
+    """Kronecker factors of the Fisher, a pair for each Linear and Conv2d layer."""
+
+    fisher: Literal["sampled", "exact", "empirical"] = "sampled"
+    samples: int = 1
+
+
+Statistic = Gradient | Kronecker
+
+
+class Method(BaseModel):
+    """A pruning method. Fields (with range and help) are its switches: they make form, flags and error texts.
+
+    Only :meth:`score` must be written. Scores are "higher = keep" whatever the paper's sign.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    card: ClassVar[Card]
+
+    @classmethod
+    def from_params(cls, params: dict[str, Any]) -> Method:
+        """The method with these switches; raises InvalidSetting or UnknownName with the mend."""
+        for name in params:
+            if name not in cls.model_fields:
+                raise UnknownName(f"switch of {cls.card.key!r}", name, cls.model_fields)
+        try:
+            return cls(**params)
+        except ValidationError as error:
+            raise InvalidSetting(f"{cls.card.key}: {explain(error)}") from None
+
+    @classmethod
+    def suits(cls, model: ModelCard) -> None:
+        """Raises Unsuitable, with the reason, where this method cannot prune this network; by default it can."""
+
+    def needs(self) -> tuple[Statistic, ...]:
+        """The statistics that one pass over the data should gather for this method."""
+        return ()
+
+    def prunable(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the parameters that may be pruned: weights of Linear and Conv2d; biases if ``include_bias``."""
+        from pruneviz.masks import prunable
+
+        return prunable(model, biases=getattr(self, "include_bias", False))
+
+    def prepare(self, model: nn.Module, task: Task) -> nn.Module:
+        """The network that is scored, where the method wants another than it is given (an initialisation, a rotation)."""
+        return model
+
+    def draw(self, train: Batch, generator: torch.Generator) -> Iterable[Batch]:
+        """The samples a run scores on: by default all training samples, in batches of 500."""
+        x, y = train
+        return [(x[i : i + 500], y[i : i + 500]) for i in range(0, len(x), 500)]
+
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        """One value for each unit, higher = keep. Pure: model, gradients, mode and generators are left as they were."""
+        raise TypeError(f"{type(self).__name__} does not define score()")
+
+    def choose(self, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
+        """Which units stay at sparsity ``target``; by default exact counts by rank within the task's scope."""
+        from pruneviz.masks import select
+
+        return select(scores, mask, target, scope=getattr(self, "scope", task.scope))
+
+    def repair(self, model: nn.Module, task: Task, scores: Scores, mask: Mask) -> dict[str, Tensor]:
+        """New values of surviving parameters once the mask is known; by default none."""
+        return {}
+
+
+def explain(error: ValidationError) -> str:
+    """A pydantic error as one sentence: field, rule, value."""
+    parts = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"]) or "configuration"
+        said = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        found = "" if item["type"] in ("missing", "value_error") else f", found {item['input']!r}"
+        parts.append(f"{field}: {said[0].lower() + said[1:] if said[:5] in ('Input',) else said}{found}")
+    return "; ".join(parts)

@@ -1,0 +1,42 @@
+"""Random pruning: the floor that every curve is drawn against."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pruneviz.methods.base import Card, Method, Start
+
+ORDER = 0
+
+
+class Random(Method):
+    """Weights leave at random, from the initial or the trained network: it follows the run's start."""
+
+    card = Card(
+        key="random",
+        title="Random",
+        idea="Remove weights by lot: the floor that any criterion has to beat.",
+        formula=r"s_q \sim \mathcal{U}(0, 1)",
+        symbols=((r"s_q", "score of weight q; the lowest leave"),),
+        criterion="none",
+        starts=Start.INIT,
+        steps=("Draw a number for each weight.", "Remove the weights with the lowest numbers.", "Train what is left."),
+    )
+    scope: Literal["global", "layer"] = Field(
+        "global", description="Draw over the whole network, or the same share of each layer"
+    )
+
+    def score(self, model, task, mask):
+        import torch
+
+        from pruneviz.masks import Scores
+
+        params = dict(model.named_parameters())
+        return Scores.of_weights(
+            {
+                name: torch.rand(params[name].shape, generator=task.generator, dtype=torch.float64).to(params[name])
+                for name in mask
+            }
+        )

@@ -1,0 +1,312 @@
+"""The one loop: every run is dense training, then prune and train for each sparsity or round.
+
+It knows no store, no process and no browser. Each stage seeds its own generators from (seed, stage), so a run that was
+cut off and resumed equals one that was not.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruneviz import probes
+from pruneviz.config import RunConfig, Stage, Training
+from pruneviz.cost import cost
+from pruneviz.curvature.sweep import Statistics
+from pruneviz.datasets import load
+from pruneviz.datasets.base import Splits
+from pruneviz.dense import Dense, DenseCache, State, state_of
+from pruneviz.errors import PrunevizError
+from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
+from pruneviz.initialisation import initialise_
+from pruneviz.masks import Mask, Scores, connected
+from pruneviz.methods import method_class
+from pruneviz.methods.base import Kronecker, Method, Start, Survivors
+from pruneviz.models import build
+from pruneviz.pruning import controlled, remove, threshold
+from pruneviz.task import Task, generator_for
+from pruneviz.training import Epoch, evaluate, fit
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What an earlier attempt finished: stage names, and how to read the network at the end of one."""
+
+    stages: frozenset[str]
+    load: Callable[[str], dict[str, np.ndarray]]
+
+
+def default_device() -> torch.device:
+    """CUDA, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def execute(
+    configs: Sequence[RunConfig],
+    *,
+    resume: Callable[[str], Resume | None] | None = None,
+    cache: DenseCache | None = None,
+    device: torch.device | str | None = None,
+    wanted: Callable[[str], bool] | None = None,
+) -> Iterator[Event]:
+    """Run the configurations one after another, sharing dense networks and statistics; yields their events.
+
+    ``resume(id)``: what an earlier attempt finished. ``wanted(id)`` is asked as a run begins; False leaves it out.
+    An error ends its own run (a :class:`Failed` event), not the others.
+    """
+    shared = _Shared(cache or DenseCache(), torch.device(device) if device else default_device())
+    for config in configs:
+        if wanted is not None and not wanted(config.id):
+            continue
+        try:
+            yield from _Run(config, shared, resume(config.id) if resume else None).events()
+        except PrunevizError as error:
+            yield Failed(config.id, str(error))
+        except torch.OutOfMemoryError:
+            yield Failed(
+                config.id,
+                f"The device {shared.device} ran out of memory. Choose a smaller batch size "
+                f"(now {config.train.batch_size}), a smaller network, or the CPU.",
+            )
+        except Exception as error:  # a bug: its traceback goes with the run, other runs go on
+            yield Failed(config.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+@dataclass
+class _Shared:
+    """What the runs of one ``execute`` have in common."""
+
+    cache: DenseCache
+    device: torch.device
+    statistics: Statistics = field(default_factory=lambda: Statistics(keep=True))
+    _data: dict[str, Splits] = field(default_factory=dict)
+    _network: str = ""
+
+    def data(self, key: str) -> Splits:
+        if key not in self._data:
+            found = load(key)
+            parts = {n: tuple(t.to(self.device) for t in getattr(found, n)) for n in ("train", "val", "test")}
+            self._data = {key: replace(found, **parts)}
+        return self._data[key]
+
+    def enter(self, config: RunConfig) -> None:
+        """Forget the statistics of the last network where this run is on another."""
+        if self._network != config.dense_key:
+            self.statistics.clear()
+            self._network = config.dense_key
+
+
+class _Run:
+    """One configuration on its way through the loop."""
+
+    def __init__(self, config: RunConfig, shared: _Shared, resume: Resume | None):
+        self.config, self.shared, self.id = config, shared, config.id
+        self.resume = resume or Resume(frozenset(), lambda _: {})
+        self.method: Method = method_class(config.method).from_params(config.params)
+        stages = len(config.stages)
+        self.total = max(1, config.train.epochs + stages * config.after_pruning.epochs)
+        self.spent = 0.0
+
+    def events(self) -> Iterator[Event]:
+        config = self.config
+        yield self.say("dense", "reading data")
+        self.data = self.shared.data(config.dataset)
+        self.shared.enter(config)
+        dense = yield from self.dense()
+        base = dense.trained if config.start is Start.TRAINED else dense.initial
+        model = self.model(dense.trained)
+        yield from self.measure(model, 0.0, "dense")
+        yield from self.cost_of(model, None, 0.0, "dense")
+        yield self.metric(0.0, "dense", "", "epochs", config.train.epochs)
+
+        model = self.model(base)
+        task = self.task(dense, "score")
+        model = self.method.prepare(model, task)
+        base = state_of(model)
+        yield from self.probe(model, "start")
+        mask = Mask.full(model, self.method.prunable(model))
+        full, scores = mask, None
+        for stage in config.stages:
+            if stage.name in self.resume.stages:
+                self.spent += config.after_pruning.epochs
+                stored = self.resume.load(stage.name) if not config.one_shot else {}
+                if stored:
+                    mask = restore_(model, stored, mask)
+                continue
+            if config.one_shot:
+                model.load_state_dict(base)
+                mask = full
+            else:
+                task, scores = self.task(dense, f"score {stage.name}"), None
+            if scores is None:
+                scores = self.scores(model, task, mask)
+            before, mask = mask, remove(self.method, model, task, scores, mask, stage.target)
+            yield from self.pruned(model, stage, scores, before, mask)
+            yield from self.trained_again(model, stage, dense, mask)
+        yield Done(self.id)
+
+    # stages
+
+    def dense(self) -> Generator[Event, None, Dense]:
+        """The dense network: from the cache, or trained while its epochs go by."""
+        epochs = self.shared.cache.get(self.config, self.data, self.shared.device)
+        while True:
+            try:
+                step = next(epochs)
+            except StopIteration as end:
+                self.spent = float(self.config.train.epochs)
+                return end.value
+            yield self.say("dense", step) if isinstance(step, str) else self.epoch(step, "dense", "training dense")
+
+    def scores(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        found = self.method.score(model, task, mask)
+        return controlled(found, mask, self.config.control, task.generator)
+
+    def pruned(self, model: nn.Module, stage: Stage, scores: Scores, before: Mask, mask: Mask) -> Iterator[Event]:
+        """What is measured right after pruning, before any training."""
+        yield self.say(stage.name, f"pruned to {mask.sparsity:.4g}")
+        yield from self.collapse(model, stage, mask)
+        if not stage.requested:
+            return
+        s = stage.target
+        yield from self.measure(model, s, "pruned")
+        yield from self.cost_of(model, mask, s, "pruned")
+        yield self.metric(s, "pruned", "", "reached", mask.sparsity)
+        yield self.metric(s, "pruned", "", "threshold", threshold(scores, before, mask))
+        if "saliency" in self.config.probes:
+            found, layers = probes.saliency(scores, before, mask)
+            found["threshold"] = np.array([threshold(scores, before, mask)])
+            yield self.arrays(f"saliency-{s:g}", found, layers)
+        yield from self.probe(model, f"pruned-{s:g}", spectra=False)
+
+    def trained_again(self, model: nn.Module, stage: Stage, dense: Dense, mask: Mask) -> Iterator[Event]:
+        """Set the survivors, train them, measure, and hand out the weights: the end of a stage."""
+        budget = self.config.after_pruning
+        self.survivors_(model, stage, dense, mask)
+        before = self.spent
+        yield from self.train(model, stage, budget, mask)
+        self.spent = before + budget.epochs
+        s = stage.target
+        if stage.requested:
+            yield from self.measure(model, s, "tuned")
+            yield from self.cost_of(model, mask, s, "tuned")
+            yield self.metric(s, "tuned", "", "reached", mask.sparsity)
+            yield self.metric(s, "tuned", "", "epochs", self.config.epochs_spent(stage))
+            yield from self.probe(model, f"tuned-{s:g}")
+        yield Weights(self.id, stage.name, packed(model, mask), transient=not stage.requested)
+
+    def train(self, model: nn.Module, stage: Stage, budget: Training, mask: Mask) -> Iterator[Event]:
+        generator = generator_for(self.config.seed, stage.name)
+        word = "fine-tuning" if budget is self.config.tune else "training"
+        for epoch in fit(model, self.data, budget, generator=generator, mask=mask):
+            yield self.epoch(epoch, stage.name, f"{word} at sparsity {stage.target:.4g}")
+
+    def survivors_(self, model: nn.Module, stage: Stage, dense: Dense, mask: Mask) -> None:
+        """Retain, rewind, reinitialise, or reinitialise keeping signs; normalisation statistics go along."""
+        match self.config.survivors:
+            case Survivors.REWIND:
+                model.load_state_dict(dense.rewound)
+            case Survivors.REINIT | Survivors.REINIT_SIGN:
+                initialise_(model, generator_for(self.config.seed, f"reinitialise {stage.name}"))
+                if self.config.survivors is Survivors.REINIT_SIGN:
+                    with torch.no_grad():
+                        for name, parameter in model.named_parameters():
+                            if name in mask:
+                                sign = dense.initial[name].to(parameter.device)
+                                parameter.copy_(parameter.abs() * sign.sign())
+        mask.apply_(model)
+
+    # measurements
+
+    def measure(self, model: nn.Module, sparsity: float, stage: str) -> Iterator[Metric]:
+        for split in ("val", "test"):
+            for name, value in evaluate(model, *getattr(self.data, split)).items():
+                yield self.metric(sparsity, stage, split, name, value)
+
+    def cost_of(self, model: nn.Module, mask: Mask | None, sparsity: float, stage: str) -> Iterator[Metric]:
+        spent = cost(model, self.data.train[0][:1], mask)
+        yield self.metric(sparsity, stage, "", "parameters", spent.parameters)
+        yield self.metric(sparsity, stage, "", "flops", spent.flops)
+
+    def collapse(self, model: nn.Module, stage: Stage, mask: Mask) -> Iterator[Event]:
+        """Warn, and go on, where a layer lost everything or no path is left from input to output."""
+        linked = connected(model, mask, self.data.train[0][:1])
+        if stage.requested:
+            yield self.metric(stage.target, "pruned", "", "connected", float(linked))
+        if mask.empty_layers:
+            yield replace(self.say(stage.name, f"{', '.join(mask.empty_layers)} lost every weight"), warning=True)
+        elif not linked:
+            text = "no path is left from input to output through surviving weights"
+            yield replace(self.say(stage.name, text), warning=True)
+
+    def probe(self, model: nn.Module, when: str, *, spectra: bool = True) -> Iterator[Event]:
+        x, y = self.data.train
+        if spectra and "spectra" in self.config.probes:
+            n = probes.SPECTRUM_SAMPLES
+            task = Task(lambda: [(x[:n], y[:n])], generator_for(self.config.seed, "spectra"), device=self.shared.device)
+            task.statistics = self.shared.statistics
+            found, layers = probes.spectra(task.statistic(model, Kronecker()))
+            yield self.arrays(f"spectra-{when}", found, layers)
+        if "jacobians" in self.config.probes:
+            yield self.arrays(f"jacobians-{when}", *probes.jacobians(model, x))
+
+    # pieces
+
+    def model(self, state: State) -> nn.Module:
+        model = build(self.config.model, self.data, seed=self.config.seed)
+        model.load_state_dict(state)
+        return model.to(self.shared.device)
+
+    def task(self, dense: Dense, purpose: str) -> Task:
+        generator = generator_for(self.config.seed, purpose)
+        batches = list(self.method.draw(self.data.train, generator))
+        return Task(
+            lambda: batches,
+            generator,
+            initial=dense.initial,
+            device=self.shared.device,
+            scope=self.config.scope,
+            statistics=self.shared.statistics,
+        )
+
+    def say(self, stage: str, message: str) -> Progress:
+        return Progress(self.id, min(1.0, self.spent / self.total), stage, message)
+
+    def epoch(self, epoch: Epoch, stage: str, message: str) -> Progress:
+        start = 0.0 if stage == "dense" else self.spent
+        done = min(1.0, (start + epoch.done) / self.total)
+        text = f"{message}, epoch {int(np.ceil(epoch.done))} of {epoch.of}"
+        number = int(epoch.done) if epoch.complete else None
+        return Progress(self.id, done, stage, text, number, epoch.values)
+
+    def metric(self, sparsity: float, stage: str, split: str, name: str, value: float) -> Metric:
+        return Metric(self.id, sparsity, stage, split, name, float(value))
+
+    def arrays(self, name: str, found: probes.Probe, layers: list[str]) -> Arrays:
+        return Arrays(self.id, name, found, {"layers": "\n".join(layers)})
+
+
+def packed(model: nn.Module, mask: Mask) -> dict[str, np.ndarray]:
+    """Weights and bit-packed mask as plain arrays: ``weight/<name>``, ``mask/<name>``."""
+    weights = {f"weight/{name}": tensor.numpy() for name, tensor in state_of(model).items()}
+    return weights | {f"mask/{name}": np.packbits(keep.cpu().flatten().numpy()) for name, keep in mask.items()}
+
+
+def restore_(model: nn.Module, stored: dict[str, np.ndarray], mask: Mask) -> Mask:
+    """The inverse of :func:`packed`: loads the weights in place and returns the mask."""
+
+    def bits(name: str, keep: Tensor) -> Tensor:
+        flat = np.unpackbits(stored[f"mask/{name}"], count=keep.numel()).astype(bool)
+        return torch.from_numpy(flat).view(keep.shape).to(keep.device)
+
+    weights = {k.removeprefix("weight/"): torch.from_numpy(v) for k, v in stored.items() if k.startswith("weight/")}
+    model.load_state_dict(deepcopy(weights))
+    return Mask({name: bits(name, keep) for name, keep in mask.items()})

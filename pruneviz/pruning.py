@@ -1,0 +1,137 @@
+"""One pruning step: score, choose, repair. What a run does at each stage, and ``pv.score`` and ``pv.prune`` on any network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruneviz.cost import cost
+from pruneviz.masks import Mask, Scores
+from pruneviz.methods import method_class
+from pruneviz.methods.base import Method
+from pruneviz.task import Task, generator_for
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned copy of a network. ``scores`` is shaped as :func:`score` returns it; ``report``: asked, reached,
+    threshold, parameters, flops, per_layer (sparsity of each)."""
+
+    model: nn.Module
+    mask: Mask
+    scores: dict[str, Any]
+    report: dict[str, Any]
+
+
+def score(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    method: str,
+    initial: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    **params: Any,
+) -> dict[str, Any]:
+    """A method's score of every unit on exactly these samples, higher = keep.
+
+    Weights: parameter name -> tensor like it. ``params`` are the method's switches. The model is left as it was.
+    Raises UnknownName, InvalidSetting, Unsuitable.
+    """
+    chosen, task = _setting(model, x, y, method, initial, seed, params)
+    return _by_name(chosen.score(model, task, Mask.full(model, chosen.prunable(model))), model)
+
+
+def prune(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    method: str,
+    sparsity: float,
+    initial: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+    **params: Any,
+) -> Pruned:
+    """One-shot pruning of a copy, without training: exactly the asked fraction of prunable weights is zero afterwards."""
+    chosen, task = _setting(model, x, y, method, initial, seed, params)
+    model = deepcopy(model)
+    before = Mask.full(model, chosen.prunable(model))
+    scores = chosen.score(model, task, before)
+    mask = remove(chosen, model, task, scores, before, sparsity)
+    spent = cost(model, x[:1], mask)
+    report = {
+        "asked": sparsity,
+        "reached": mask.sparsity,
+        "threshold": threshold(scores, before, mask),
+        "parameters": spent.parameters,
+        "flops": spent.flops,
+        "per_layer": mask.per_layer(),
+    }
+    return Pruned(model, mask, _by_name(scores, model), report)
+
+
+def remove(method: Method, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
+    """Choose by these scores, move the survivors where the method repairs, zero the rest; in place."""
+    chosen = method.choose(model, task, scores, mask, target)
+    repaired = method.repair(model, task, scores, chosen)
+    params = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in repaired.items():
+            params[name].copy_(value)
+    chosen.apply_(model)
+    return chosen
+
+
+def controlled(scores: Scores, mask: Mask, control: str, generator: torch.Generator) -> Scores:
+    """Scores under a sanity control: inverted, or shuffled among the survivors of each layer."""
+    if control == "invert":
+        return Scores({group: -value for group, value in scores.values.items()})
+    if control == "shuffle":
+        values = {}
+        for group, value in scores.values.items():
+            alive = mask.units[group].nonzero().flatten()
+            order = torch.randperm(len(alive), generator=generator).to(alive.device)
+            values[group] = value.index_copy(0, alive, value[alive[order]])
+        return Scores(values)
+    return scores
+
+
+def threshold(scores: Scores, before: Mask, after: Mask) -> float:
+    """The highest score among the units that just left: for magnitude the c of |w| < c std. NaN where none left."""
+    left = [v[before.units[g] & ~after.units[g]] for g, v in scores.values.items()]
+    found = torch.cat(left)
+    return float(found.max()) if found.numel() else float("nan")
+
+
+def _setting(
+    model: nn.Module, x: Tensor, y: Tensor, method: str, initial: Mapping[str, Tensor] | None, seed: int, params: dict
+) -> tuple[Method, Task]:
+    cls = method_class(method)
+    chosen = cls.from_params(params)
+    task = Task(
+        lambda: [(x, y)],
+        generator_for(seed, "score"),
+        initial=initial,
+        device=next(model.parameters()).device,
+        scope=cls.card.scope,
+    )
+    return chosen, task
+
+
+def _by_name(scores: Scores, model: nn.Module) -> dict[str, Any]:
+    """Single weights: parameter name -> tensor like it. Units on an axis: module name -> {axis: [units]}."""
+    params = dict(model.named_parameters())
+    found: dict[str, Any] = {}
+    for group, value in scores.values.items():
+        for slot in group.members:
+            if not slot.axes:
+                found[slot.param] = value.view_as(params[slot.param]).to(params[slot.param].dtype)
+            else:
+                found.setdefault(slot.param.removesuffix(".weight"), {})[slot.axes[0]] = value
+    return found

@@ -1,0 +1,120 @@
+"""The store's database: connections, format, transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pruneviz.errors import StoreError
+
+FORMAT = 1
+_TABLES = """
+create table if not exists runs (
+  seq integer primary key autoincrement, id text unique not null, config text not null, family text not null,
+  state text not null, attempt integer not null default 0, device text, wanted_device text, worker integer,
+  created real not null, queued real not null, started real, finished real, heartbeat real,
+  fraction real not null default 0, stage text not null default '', message text not null default '',
+  warnings text not null default '[]', error text not null default '', traceback text not null default '',
+  code text not null default '', tag text not null default ''
+);
+create index if not exists runs_by_state on runs (state, queued);
+create table if not exists metrics (
+  run text not null, sparsity real not null, stage text not null, split text not null, metric text not null, value real,
+  primary key (run, sparsity, stage, split, metric)
+) without rowid;
+create table if not exists history (
+  run text not null, stage text not null, epoch integer not null, metric text not null, value real,
+  primary key (run, stage, epoch, metric)
+) without rowid;
+create table if not exists workers (device text primary key, pid integer not null, heartbeat real not null, info text not null);
+"""
+
+
+class Database:
+    """SQLite in WAL mode under a folder, one connection for each thread; ``readonly`` opens what is there, or nothing.
+
+    Raises StoreError where the folder cannot be made or written, or was made by a newer version.
+    """
+
+    def __init__(self, folder: Path, *, readonly: bool = False):
+        self.folder, self.readonly = folder, readonly
+        self._local = threading.local()
+        try:
+            if not readonly:
+                (folder / "runs").mkdir(parents=True, exist_ok=True)
+                probe = folder / f".write-{os.getpid()}-{threading.get_ident()}"
+                probe.touch()
+                probe.unlink()
+            if not readonly:
+                with self.write() as db:
+                    _prepare(db, folder)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"The store {folder} cannot be written ({error}). "
+                "Set PRUNEVIZ_STORE to a folder that you may write, or pass --store DIR."
+            ) from None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """This thread's connection (of this process: a fork opens its own)."""
+        if getattr(self._local, "pid", None) != os.getpid():
+            self._local.db, self._local.pid = self._connect(), os.getpid()
+        return self._local.db
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self.folder / "store.sqlite"
+        if not self.readonly:
+            db = sqlite3.connect(path, timeout=10, isolation_level=None)
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma synchronous = normal")
+        else:
+            try:
+                db = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+                db.execute("select id from runs limit 1")
+            except sqlite3.Error:
+                db = sqlite3.connect(":memory:", isolation_level=None)
+                _prepare(db, self.folder)
+        db.row_factory = sqlite3.Row
+        return db
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if getattr(self._local, "pid", None) == os.getpid():
+            self._local.db.close()
+            self._local.pid = None
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One write transaction, begun immediately."""
+        if self.readonly:
+            raise StoreError(
+                f"The store {self.folder} is open for reading only. Set PRUNEVIZ_STORE to a folder that you may write."
+            )
+        db = self.connection
+        db.execute("begin immediate")
+        try:
+            yield db
+        except BaseException:
+            db.execute("rollback")
+            raise
+        db.execute("commit")
+
+    def health(self) -> str:
+        """ "ok", or what SQLite's own check found."""
+        return str(self.connection.execute("pragma quick_check").fetchone()[0])
+
+
+def _prepare(db: sqlite3.Connection, folder: Path) -> None:
+    version = db.execute("pragma user_version").fetchone()[0]
+    if version > FORMAT:
+        raise StoreError(
+            f"The store {folder} was made by a newer PruneViz (format {version}, this one knows {FORMAT}). "
+            "Update PruneViz, or set PRUNEVIZ_STORE to another folder."
+        )
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+    db.execute(f"pragma user_version = {FORMAT}")

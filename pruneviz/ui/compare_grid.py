@@ -1,0 +1,96 @@
+"""The Compare page's grid: runs as columns, four views as rows, moved by one slider in the browser without a rerun."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from pruneviz.figures.base import MAX_RUNS, SPARSITY, module, too_many
+from pruneviz.figures.compare import payload
+
+if TYPE_CHECKING:
+    from pruneviz.store import Run
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+_HTML = """
+<div class="grid">
+  <div class="controls">
+    <div class="sparsity">
+      <div class="top"><label for="pv-sparsity">Sparsity</label><output class="value" for="pv-sparsity"></output></div>
+      <input class="slider" id="pv-sparsity" type="range" min="0" max="0" step="1">
+      <div class="stops" aria-hidden="true"></div>
+    </div>
+    <div class="layer"><label for="pv-layer">Layer</label><select class="menu" id="pv-layer"></select></div>
+  </div>
+  <div class="scroll" tabindex="0" role="region" aria-label="Runs side by side; scrolls sideways where there is no room">
+    <div class="cells"></div>
+  </div>
+  <div class="tip" hidden></div>
+</div>
+"""
+_component = st.components.v2.component(
+    "pruneviz_compare_grid",
+    html=_HTML,
+    css=_read("compare_grid.css"),
+    js=_read("compare_grid_views.js") + _read("compare_grid.js"),
+)
+
+
+def compare_grid(
+    runs: Sequence[Run], *, sparsity: float | None = None, layer: str | None = None, key: str = "grid"
+) -> tuple[float, str | None]:
+    """Draw up to six runs side by side; returns the sparsity and the layer that the user looks at.
+
+    ``sparsity`` and ``layer`` are wishes, say from a link: they count when first given and whenever they change. The
+    data of all sparsities and layers goes to the browser once; a move comes back some 400 ms after it ended.
+    """
+    runs, layer = list(runs), module(layer) if layer else None
+    if not runs:
+        st.info("Choose two to six finished runs to see them side by side.")
+        return sparsity if sparsity is not None else SPARSITY, layer
+    if len(runs) > MAX_RUNS:
+        st.caption(too_many(runs))
+    sent = _payload(tuple(_state(run) for run in runs), runs)
+    memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "known": [], "stale": None})
+    told = (st.session_state.get(key) or {}).get("view")
+    asked = (sparsity, layer)
+    if asked not in memory["known"] and not (told and asked == (told["sparsity"], told["layer"])):
+        # A new wish. Where the page only repeats what it asked or got before, the data stays as it is and is not sent again.
+        memory |= {"turn": memory["turn"] + 1, "wish": asked, "stale": told}
+    wish = {"sparsity": memory["wish"][0], "layer": memory["wish"][1]}
+    view = _component(key=key, data={**sent, "turn": memory["turn"], "wish": wish}, on_view_change=lambda: None).view
+    seen = (
+        (float(view["sparsity"]), view["layer"]) if view and view != memory["stale"] else _first(sent, *memory["wish"])
+    )
+    memory["known"] = [asked, seen]
+    return seen
+
+
+def _first(sent: dict[str, Any], sparsity: float | None, layer: str | None) -> tuple[float, str | None]:
+    """What the browser shows before anyone has moved anything."""
+    names = [each["name"] for each in sent["layers"]]
+    asked = sparsity if sparsity is not None else SPARSITY
+    near = min(sent["sparsities"], key=lambda s: abs(s - asked), default=asked)
+    return near, layer if layer in names else names[sent["layer"]] if names else None
+
+
+def _state(run: Run) -> tuple[str, str]:
+    """What a run's drawing depends on: a run that goes on is drawn anew."""
+    files = sorted((name, entry.get("sha256", "")) for name, entry in run.files.items())
+    return run.id, hashlib.sha256(f"{files}{len(run.metrics)}".encode()).hexdigest()
+
+
+@st.cache_data(max_entries=50, show_spinner=False)
+def _payload(states: tuple[tuple[str, str], ...], _runs: list[Run]) -> dict[str, Any]:
+    """The grid's data with a digest, so that the browser knows when it is the same."""
+    found = payload(_runs)
+    return {"id": hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16], **found}

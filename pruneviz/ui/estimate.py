@@ -1,0 +1,46 @@
+"""How long it will take, from what this machine measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+from pruneviz.config import RunConfig
+from pruneviz.store import Store
+
+
+def epochs(config: RunConfig) -> int:
+    """Epochs of training that a run takes, its dense network included."""
+    return config.train.epochs + len(config.stages) * config.after_pruning.epochs
+
+
+def estimate(store: Store, configs: Sequence[RunConfig], devices: Sequence[dict[str, Any]]) -> str:
+    """Where the runs will go and for how long, by the median time an epoch took in earlier runs on the same network."""
+    where = (
+        ", ".join(f"{d['device']} ({d['name']})" if d.get("name") else d["device"] for d in devices)
+        or "a worker that is starting"
+    )
+    total = sum(epochs(c) for c in configs)
+    first = configs[0]
+    table = store.runs()
+    same = table[
+        (table["model"] == first.model) & (table["dataset"] == first.dataset) & (table["state"] == "succeeded")
+    ]
+    here = same[same["source"] == "store"]
+    measured = [
+        (row["finished"] - row["started"]) / max(1, epochs(store.run(row["id"]).config))
+        for row in (here if len(here) else same).head(20).to_dict("records")
+        if row["started"] and row["finished"]
+    ]
+    said = f"{len(configs)} runs, {total:,} epochs in all, on {where}."
+    if not measured:
+        return f"{said} No run on this network and data was measured yet, so its time is not known."
+    known = "measured here" if len(here) else "measured where the samples were made"
+    return f"{said} About {_words(median(measured) * total)} ({known})."
+
+
+def _words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,137 @@
+"""Which runs, which sparsity, which layer: chosen once, kept in the address, carried from page to page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from pruneviz.datasets import DATASETS
+from pruneviz.errors import PrunevizError
+from pruneviz.figures import base
+from pruneviz.methods import METHODS
+from pruneviz.models import MODELS
+from pruneviz.store import Run, Store
+
+_CHOSEN, _WIDGET, _NETWORK = "chosen runs", "picked runs", "picked network"
+
+
+def runs(store: Store, *, most: int = base.MAX_RUNS) -> list[Run]:
+    """The runs that the address names, else those chosen before, else one of each method on the newest network."""
+    table = store.runs()
+    table = table[table["state"] == "succeeded"]
+    if table.empty:
+        st.info("No finished run yet. Start one on the Run page.", icon=":material/play_circle:")
+        st.page_link("pages/run.py", label="Run a pruning method", icon=":material/play_circle:")
+        st.stop()
+    chosen = _from_address(set(table["id"]))
+    networks = {network(row): row for row in table.to_dict("records")}
+    of_run = {row["id"]: network(row) for row in table.to_dict("records")}
+    if not chosen:
+        chosen = one_of_each(table[[network(r) == next(iter(networks)) for r in table.to_dict("records")]], most)
+    st.session_state[_NETWORK] = of_run[chosen[0]]
+    left, right = st.columns([1, 2.6], vertical_alignment="bottom")
+    left.selectbox("Network and data", list(networks), key=_NETWORK, on_change=_new_network, args=(table, most))
+    wanted = st.session_state[_NETWORK]
+    among = [store.run(id_) for id_, name in of_run.items() if name == wanted]
+    names = base.labels(among)
+    order = {key: i for i, key in enumerate(METHODS)}
+    among.sort(key=lambda run: (order.get(run.config.method, 99), str(run.config.start), run.config.seed))
+    st.session_state[_WIDGET] = [id_ for id_ in chosen if id_ in names][:most]
+    picked = right.multiselect(
+        f"Runs (up to {most})", [r.id for r in among], key=_WIDGET, format_func=names.__getitem__, max_selections=most,
+        placeholder="Choose runs to compare", wrap=True, on_change=_new_runs,
+    )  # fmt: skip
+    _remember(picked)
+    by_id = {run.id: run for run in among}
+    return [by_id[id_] for id_ in picked]
+
+
+def sparsity(found: Sequence[Run], *, label: str = "Sparsity (weights removed)") -> float:
+    """One of the sparsities that the runs recorded; in the address as ``sparsity=90%``."""
+    options = sorted({s for run in found for s in base.sparsities(run)})
+    if not options:
+        return base.SPARSITY
+    default = min(options, key=lambda s: abs(s - base.SPARSITY))
+    return st.select_slider(label, options, default, format_func=base.percent, key="sparsity", bind="query-params")
+
+
+def layer(found: Sequence[Run], *, key: str = "layer") -> str | None:
+    """One layer of the network, by default that with most weights; in the address as ``layer=``."""
+    sizes = base.layers(found)
+    if not sizes:
+        return None
+    options = list(sizes)
+    default = options.index(base.chosen(found, None) or options[0])
+    return st.selectbox(
+        "Layer",
+        options,
+        default,
+        key=key,
+        format_func=lambda name: f"{name}: {sizes[name]:,} weights",
+        bind="query-params",
+    )
+
+
+def network(row: Mapping) -> str:
+    """The network and its data, in words: what a row of ``store.runs()`` or a configuration ran on."""
+    return f"{MODELS[row['model']].title} on {DATASETS[row['dataset']].title}"
+
+
+def _from_address(known: set[str]) -> list[str]:
+    asked = [part for part in st.query_params.get("runs", "").split(",") if part]
+    missing = [id_ for id_ in asked if id_ not in known]
+    if missing:
+        st.warning(
+            f"{len(missing)} of the runs in this link are not in this store, or not finished.",
+            icon=":material/link_off:",
+        )
+    found = [id_ for id_ in asked if id_ in known]
+    if found or (asked and missing):
+        return found
+    return [id_ for id_ in st.session_state.get(_CHOSEN, []) if id_ in known]
+
+
+def one_of_each(table: pd.DataFrame, most: int) -> list[str]:
+    """The lowest seed of each method and start, newest first among equals, in the catalogue's order."""
+    order = {key: i for i, key in enumerate(METHODS)}
+    first = table.sort_values("seed", kind="stable").drop_duplicates(["method", "start"])
+    rows = sorted(first.to_dict("records"), key=lambda row: (order.get(row["method"], 99), row["start"]))
+    return [row["id"] for row in rows][:most]
+
+
+def _new_network(table: pd.DataFrame, most: int) -> None:
+    wanted = st.session_state[_NETWORK]
+    _remember(one_of_each(table[[network(row) == wanted for row in table.to_dict("records")]], most))
+
+
+def _new_runs() -> None:
+    _remember(st.session_state[_WIDGET])
+
+
+def _remember(ids: Sequence[str]) -> None:
+    st.session_state[_CHOSEN] = list(ids)
+    text = ",".join(ids)
+    if st.query_params.get("runs", "") != text:
+        st.query_params["runs"] = text
+
+
+def every_seed(store: Store, found: Sequence[Run]) -> list[Run]:
+    """The runs, and their siblings that differ in the seed alone."""
+    wanted = {_but_seed(run) for run in found}
+    table = store.runs()
+    candidates = table[(table["state"] == "succeeded") & table["method"].isin({run.config.method for run in found})]
+    everything = {run.id: run for run in found}
+    for id_ in candidates["id"]:
+        try:
+            run = store.run(id_)
+        except PrunevizError:
+            continue
+        if _but_seed(run) in wanted:
+            everything.setdefault(id_, run)
+    return list(everything.values())
+
+
+def _but_seed(run: Run) -> str:
+    return run.config.model_copy(update={"seed": 0}).canonical

@@ -1,0 +1,53 @@
+"""Small problems that can be checked by hand, and stores that belong to one test."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "passive"
+)  # torch's threads sleep while they wait: two cores are shared with servers and workers
+
+import pytest
+import torch
+from torch import nn
+
+from pruneviz.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store without samples."""
+    made = Store(tmp_path / "store", samples=None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def mlp() -> nn.Module:
+    """6-5-3 in float64, with biases and ReLU."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+
+
+@pytest.fixture
+def cnn() -> nn.Module:
+    """Stride, padding and bias in float64 on 1 x 6 x 6 images, 3 classes."""
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(3, 4, 3, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ).double()
+
+
+def samples(model: nn.Module, n: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random samples that fit ``mlp`` or ``cnn``."""
+    generator = torch.Generator().manual_seed(5)
+    first = next(m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    shape = (n, 1, 6, 6) if isinstance(first, nn.Conv2d) else (n, first.in_features)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64).to(first.weight.dtype)
+    return x, torch.randint(0, 3, (n,), generator=generator)

@@ -1,0 +1,140 @@
+"""The command line, called as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(*arguments: str, store: Path | None = None) -> subprocess.CompletedProcess:
+    environment = os.environ | ({"PRUNEVIZ_STORE": str(store)} if store else {})
+    return subprocess.run(
+        [sys.executable, "-m", "pruneviz", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("what", ["methods", "models", "datasets"])
+def test_lists_print_json_and_tables(what: str):
+    keys = [row["key"] for row in json.loads(call(what, "--json").stdout)]
+    assert set(keys) >= {"methods": {"snip"}, "models": {"lenet-300-100"}, "datasets": {"digits"}}[what]
+    table = call(what)
+    assert table.returncode == 0
+    assert all(key in table.stdout for key in keys)
+
+
+def test_compare_prints_one_document_in_the_schema(tmp_path):
+    arguments = (
+        "compare",
+        "--methods",
+        "random,magnitude,snip",
+        "--sparsity",
+        "0.5,0.9",
+        "--seed",
+        "0,1",
+        "--epochs",
+        "2",
+    )
+    done = call(*arguments, "--tune-epochs", "1", "--json", store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {(r["method"], r["start"]) for r in found["summary"]} == {
+        ("random", "init"), ("random", "trained"), ("magnitude", "trained"), ("snip", "init"),
+    }  # fmt: skip
+    assert len(found["runs"]) == 4 * 2 * 2
+    for row in found["runs"]:
+        assert {"id", "method", "seed", "sparsity", "reached", "test_accuracy", "test_loss"} <= row.keys()
+        assert 0 <= row["test_accuracy"] <= 1
+        assert row["reached"] == pytest.approx(row["sparsity"], abs=1e-4)
+    for row in found["summary"]:
+        of = [
+            r["test_accuracy"]
+            for r in found["runs"]
+            if (r["method"], r["start"], r["sparsity"]) == (row["method"], row["start"], row["sparsity"])
+        ]
+        assert (row["low"], row["high"]) == (min(of), max(of))
+        assert row["mean"] == pytest.approx(sum(of) / 2)
+    assert [row["seed"] for row in found["dense"]] == [0, 1]
+    assert found["skipped"] == []
+    again = call(*arguments, "--tune-epochs", "1", "--json", store=tmp_path)
+    assert json.loads(again.stdout) == found
+
+
+def test_run_takes_switches_and_names_what_it_did(tmp_path):
+    done = call(
+        "run", "--method", "snip", "--set", "batches=2", "--sparsity", "0.8", "--epochs", "1", "--json", store=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["runs"]
+    assert row["epochs"] == 1
+    exported = call("export", row["id"], "--to", str(tmp_path / "out"), store=tmp_path)
+    assert exported.returncode == 0
+    assert json.loads((tmp_path / "out" / row["id"] / "run.json").read_text())["config"]["params"]["batches"] == 2
+    assert call("import", str(tmp_path / "out"), store=tmp_path / "other").stdout.strip() == row["id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--method", "snipp"), "Did you mean 'snip'?"),
+        (("run", "--method", "snip", "--data", "digit"), "Did you mean 'digits'?"),
+        (("run", "--method", "snip", "--model", "lenet"), "Did you mean 'lenet-"),
+        (("run", "--method", "snip", "--sparsity", "95"), "Did you mean 0.95?"),
+        (("run", "--method", "snip", "--sparsity", ""), "at least one sparsity"),
+        (("run", "--method", "snip", "--sparsity", "half"), "numbers separated by commas"),
+        (("run", "--method", "snip", "--set", "batches"), "name=value"),
+        (("run", "--method", "snip", "--set", "batch=2"), "Did you mean 'batches'?"),
+        (("run", "--method", "snip", "--model", "lenet-5-caffe"), "at least 16 x 16 pixels"),
+        (("compare", "--methods", ""), "at least one method"),
+        (("run",), "--method"),
+        (("nonsense",), "invalid choice"),
+    ],
+)
+def test_bad_arguments_end_with_2_and_the_mend(arguments: tuple[str, ...], message: str, tmp_path):
+    done = call(*arguments, store=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_run_that_fails_ends_with_1_and_its_reason(tmp_path):
+    too_far = ("--method", "lottery-ticket", "--rewind-step", "999999", "--epochs", "1", "--sparsity", "0.5")
+    done = call("run", *too_far, "--json", store=tmp_path)
+    assert done.returncode == 1
+    assert "beyond the 20 steps" in done.stderr
+    assert json.loads(done.stdout)["failed"][0]["state"] == "failed"
+
+
+def test_a_store_that_cannot_be_written_ends_with_1_and_the_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = call("run", "--method", "random", store=tmp_path / "file")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "PRUNEVIZ_STORE" in done.stderr
+
+
+def test_doctor_reports_a_healthy_store(tmp_path):
+    found = json.loads(call("doctor", "--json", store=tmp_path).stdout)
+    assert found["store_health"] == "ok"
+    assert found["data"]["digits"] is True
+    assert "cpu" in found["devices"]
+
+
+def test_every_command_is_in_the_readme():
+    commands = re.findall(r"^    (\w+)", call("--help").stdout, re.MULTILINE)
+    assert {"run", "compare", "serve"} <= set(commands)
+    readme = (ROOT / "README.md").read_text()
+    assert [c for c in commands if f"pruneviz {c}" not in readme] == []

@@ -1,0 +1,100 @@
+"""Configurations: complete, canonical, and refused with the mend."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+
+import pytest
+
+from pruneviz.comparison import plan
+from pruneviz.config import ID, RunConfig
+from pruneviz.errors import InvalidSetting, UnknownName, Unsuitable
+from pruneviz.schedule import round_targets
+
+
+def test_what_is_left_out_comes_from_the_cards():
+    run = RunConfig(method="lottery-ticket")
+    assert (run.start, run.survivors, run.scope) == ("trained", "rewind", "layer")
+    assert run.rounds == math.ceil(math.log(0.02) / math.log(0.8))
+    assert run.departures == ()
+
+
+def test_the_id_follows_everything_but_the_note():
+    run = RunConfig(method="snip", sparsities=[0.9, 0.5])
+    assert ID.fullmatch(run.id)
+    assert run.id.startswith("snip-lenet-300-100-digits-")
+    assert run.id == RunConfig(method="snip", sparsities=(0.5, 0.9), note="for class 3").id
+    others = [
+        {"seed": 1}, {"sparsities": [0.5]}, {"params": {"batches": 2}}, {"train": {"epochs": 1}}, {"model": "digits-cnn"},
+        {"control": "invert"}, {"probes": ()}, {"rounds": 4}, {"survivors": "reinit"}, {"scope": "layer"}, {"start": "trained"},
+    ]  # fmt: skip
+    ids = {RunConfig(**{"method": "snip", "sparsities": [0.5, 0.9], **other}).id for other in others}
+    assert len(ids | {run.id}) == len(others) + 1
+
+
+def test_a_configuration_survives_json():
+    run = RunConfig(method="magnitude", params={"scale": "none"}, tune={"epochs": 3}, seed=7)
+    again = RunConfig(**json.loads(run.model_dump_json()))
+    assert again == run
+    assert again.id == run.id
+
+
+def test_departures_are_named():
+    run = RunConfig(method="magnitude", rounds=1, params={"scale": "none"})
+    assert run.departures == ("rounds 1 instead of 5", "scale none instead of std")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "snipp"}, "Did you mean 'snip'?"),
+        ({"method": "snip", "model": "lenet-300"}, "Did you mean 'lenet-300-100'?"),
+        ({"method": "snip", "dataset": "digit"}, "Did you mean 'digits'?"),
+        ({"method": "snip", "sparsities": []}, "at least one sparsity"),
+        ({"method": "snip", "sparsities": [95]}, "below 1; found 95. Did you mean 0.95?"),
+        ({"method": "snip", "sparsities": [1.0]}, "at least 0 and below 1; found 1"),
+        ({"method": "snip", "sparsities": "half"}, "Sparsities are numbers"),
+        ({"method": "snip", "params": {"batch": 3}}, "Did you mean 'batches'?"),
+        ({"method": "snip", "params": {"batches": 0}}, "batches: input should be greater than or equal to 1, found 0"),
+        ({"method": "snip", "start": "middle"}, "start: input should be 'init' or 'trained', found 'middle'"),
+        ({"method": "snip", "train": {"epochs": -1}}, "epochs: input should be greater than or equal to 0"),
+        ({"method": "snip", "note": "<script>"}, "note"),
+        ({"method": "snip", "rounds": 0}, "rounds: input should be greater than or equal to 1"),
+        ({"method": "snip", "model": "lenet-5-caffe"}, "at least 16 x 16 pixels"),
+        ({}, "needs a method"),
+    ],
+)
+def test_bad_settings_are_refused_with_the_mend(settings: dict, message: str):
+    with pytest.raises((InvalidSetting, UnknownName, Unsuitable)) as error:
+        RunConfig(**settings)
+    assert message in str(error.value)
+
+
+def test_round_targets_are_geometric_and_pass_through_every_sparsity():
+    targets = round_targets((0.5, 0.8, 0.9, 0.95, 0.98), 18)
+    assert len(targets) == 18
+    assert [t for t, asked in targets if asked] == [0.5, 0.8, 0.9, 0.95, 0.98]
+    kept = [1.0, *(1 - t for t, _ in targets)]
+    assert all(0.75 < b / a < 0.85 for a, b in pairwise(kept))
+    assert round_targets((0.75,), 2) == [(0.5, False), (0.75, True)]
+    assert round_targets((0.1, 0.2, 0.98), 3) == [(0.1, True), (0.2, True), (0.98, True)]
+    assert round_targets((0.0, 0.5), 2) == [(0.0, True), (0.5, True)]
+
+
+def test_epochs_spent_count_what_the_start_cost():
+    magnitude, snip = RunConfig(method="magnitude"), RunConfig(method="snip")
+    assert magnitude.epochs_spent(magnitude.stages[2]) == 30 + 3 * 15
+    assert snip.epochs_spent(snip.stages[2]) == 30
+
+
+def test_a_comparison_shows_random_from_both_starts_only_where_a_trained_method_is_compared():
+    starts = [(c.method, str(c.start)) for c in plan(["random", "magnitude", "snip"], seeds=[0]).configs]
+    assert starts == [("random", "init"), ("random", "trained"), ("magnitude", "trained"), ("snip", "init")]
+    assert [(c.method, str(c.start)) for c in plan(["random", "snip"]).configs] == [
+        ("random", "init"),
+        ("snip", "init"),
+    ]
+    with pytest.raises(InvalidSetting, match="at least one method"):
+        plan([])

@@ -1,0 +1,155 @@
+"""Kronecker factors, gradients and Jacobians against dense oracles in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import samples
+from torch import nn
+
+import pruneviz as pv
+from pruneviz.curvature.gradients import mean_gradient
+from pruneviz.curvature.kronecker import KroneckerFactors
+from pruneviz.errors import UnsupportedLayer
+
+
+def _dense_ggn(model: nn.Module, x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
+    """Gauss-Newton blocks of softmax cross-entropy from explicit per-sample Jacobians of the logits: name -> [P, P]."""
+    params = {n: p.detach() for n, p in model.named_parameters()}
+    jacobians = torch.func.jacrev(lambda p: torch.func.functional_call(model, p, (x,)))(params)
+    p = model(x).detach().softmax(1)
+    A = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]  # [n, C, C]
+    return {
+        n: torch.einsum("nci,ncd,ndj->ij", jacobians[n].flatten(2), A, jacobians[n].flatten(2)) / len(x) for n in names
+    }
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_exact_fisher_of_one_sample_is_the_dense_gauss_newton(kind: str, request):
+    """For one sample, one position: the Kronecker product is exact."""
+    model = request.getfixturevalue(kind)
+    x, y = samples(model, 1)
+    factors = pv.kfac(model, x, y, fisher="exact")
+    linear = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    dense = _dense_ggn(model, x, [f"{n}.weight" for n in linear])
+    for name in linear:
+        torch.testing.assert_close(factors[name].dense(), dense[f"{name}.weight"], rtol=1e-10, atol=1e-14)
+
+
+def test_factors_of_a_convolution_are_the_sums_and_means_over_locations(cnn):
+    """Against explicit loops over samples and locations, patches cut by hand."""
+    x, y = samples(cnn, 3)
+    found = pv.kfac(cnn, x, y, fisher="empirical")["2"]
+    hidden = F.relu(cnn[0](x)).detach()
+    A = torch.zeros(27, 27).double()
+    S = torch.zeros(4, 4).double()
+    for n in range(3):
+        out = cnn[2](hidden[n : n + 1]).detach().requires_grad_()
+        (g,) = torch.autograd.grad(F.cross_entropy(cnn[5](F.relu(out).flatten(1)), y[n : n + 1]), out)
+        for i in range(2):
+            for j in range(2):
+                patch = hidden[n, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].flatten()
+                A += torch.outer(patch, patch) / 3
+                S += torch.outer(g[0, :, i, j], g[0, :, i, j]) / 4 / 3
+    torch.testing.assert_close(found.A, A, rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(found.S, S, rtol=1e-10, atol=1e-14)
+
+
+def test_sampled_fisher_approaches_the_exact_one(mlp):
+    x, y = samples(mlp)
+    exact, sampled = pv.kfac(mlp, x, y, fisher="exact"), pv.kfac(mlp, x, y, samples=4000)
+    for name in exact:
+        assert torch.equal(exact[name].A, sampled[name].A)
+        error = (exact[name].S - sampled[name].S).norm() / exact[name].S.norm()
+        assert error < 0.05  # 1 / sqrt(28,000 draws), eight times over
+
+
+def test_kfac_is_repeatable_and_takes_normalisation_in_evaluation_mode():
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 3)).double().train()
+    x, y = samples(model)
+    one, two = pv.kfac(model, x, y, seed=4), pv.kfac(model, x, y, seed=4)
+    assert all(torch.equal(one[n].S, two[n].S) for n in one)
+    assert model.training
+    assert int(model[1].num_batches_tracked) == 0
+    assert torch.equal(one["0"].A, x.T @ x / len(x))
+
+
+def test_a_layer_used_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(self.layer(x))
+
+    with pytest.raises(UnsupportedLayer, match="used twice"):
+        pv.kfac(Twice(), torch.randn(2, 3), torch.tensor([0, 1]))
+
+
+def test_factors_invert_and_multiply_out():
+    generator = torch.Generator().manual_seed(0)
+    A, S = (torch.randn(n, 2 * n, generator=generator, dtype=torch.float64) for n in (3, 2))
+    factors = KroneckerFactors(A @ A.T, S @ S.T)
+    damped = KroneckerFactors(
+        factors.A + 0.1 * factors.A.diagonal().mean() * torch.eye(3),
+        factors.S + 0.1 * factors.S.diagonal().mean() * torch.eye(2),
+    )
+    torch.testing.assert_close(factors.inverse(0.1).dense() @ damped.dense(), torch.eye(6).double())
+    W = torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(factors.dense() @ W.flatten(), (factors.S @ W @ factors.A).flatten())
+
+
+def test_the_mean_gradient_does_not_depend_on_how_samples_are_batched(mlp):
+    x, y = samples(mlp)
+    whole = mean_gradient(mlp, [(x, y)], F.cross_entropy)
+    parts = mean_gradient(mlp, [(x[:2], y[:2]), (x[2:], y[2:])], F.cross_entropy)
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name])
+
+
+class _Functional(nn.Module):
+    """Activations as plain functions, batch normalisation and dropout between."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+        self.norm = nn.BatchNorm1d(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.norm(self.a(x)))
+        return self.c(torch.tanh(self.b(x)))
+
+
+def test_jacobian_values_of_modules_are_autograd_s(mlp):
+    x, _ = samples(mlp)
+    found = pv.jacobian_singular_values(mlp, x)
+    assert list(found) == ["0", "2"]
+    for i in range(len(x)):
+        J = torch.autograd.functional.jacobian(lambda v: F.relu(mlp[0](v)), x[i])
+        torch.testing.assert_close(found["0"][i], torch.linalg.svdvals(J), rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(found["2"][i], torch.linalg.svdvals(mlp[2].weight.detach()), rtol=1e-8, atol=1e-8)
+
+
+def test_jacobian_values_see_activations_called_as_functions():
+    torch.manual_seed(3)
+    model = _Functional().double().eval()
+    x, _ = samples(model)
+    found = pv.jacobian_singular_values(model, x)
+    z = model.b(F.relu(model.norm(model.a(x)))).detach()
+    slope = 1 - torch.tanh(z) ** 2
+    for i in range(len(x)):
+        torch.testing.assert_close(
+            found["b"][i], torch.linalg.svdvals(slope[i][:, None] * model.b.weight.detach()), rtol=1e-6, atol=1e-9
+        )
+    alive = (model.norm(model.a(x)) > 0).double().detach()
+    torch.testing.assert_close(
+        found["a"][0], torch.linalg.svdvals(alive[0][:, None] * model.a.weight.detach()), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_a_convolution_s_values_are_its_kernel_matrix_s(cnn):
+    x, _ = samples(cnn)
+    found = pv.jacobian_singular_values(cnn, x)["2"]
+    torch.testing.assert_close(found, torch.linalg.svdvals(cnn[2].weight.detach().reshape(4, -1))[None])

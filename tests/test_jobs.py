@@ -1,0 +1,359 @@
+"""Workers, with real processes and real kills: what dies, what is lost, what goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from pruneviz.config import RunConfig
+from pruneviz.errors import StaleAttempt, WorkerError
+from pruneviz.events import Done, Failed, Metric, Progress
+from pruneviz.jobs import devices, local, recording
+from pruneviz.jobs.base import Backend
+from pruneviz.jobs.local import LocalBackend, ensure_supervisor, lifespan_supervisor
+from pruneviz.jobs.recording import record
+from pruneviz.store import ENDED, Store
+
+LONG = 10_000  # epochs that nobody waits for
+
+
+def config(epochs: int = 1, **settings) -> RunConfig:
+    """Digits, one dense epoch: all on one dense network. ``epochs``: after each pruning step."""
+    given = {"method": "magnitude", "sparsities": (0.5, 0.9), "rounds": 1, "probes": (), **settings}
+    return RunConfig(train={"epochs": 1, "batch_size": 256}, tune={"epochs": epochs}, **given)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """In this process only: two threads that spin for each other are slow where others work too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@contextmanager
+def supervisor(folder: Path, *, ahead: str = "") -> Iterator[subprocess.Popen]:
+    """``python -m pruneviz work``, as a person would start it; ``ahead`` comes first in its import path."""
+    command = [sys.executable, "-m", "pruneviz", "work", "--device", "cpu", "--store", str(folder)]
+    environment = devices.environment() | {"OMP_WAIT_POLICY": "passive"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (ahead, environment["PYTHONPATH"])))
+    with (folder / "work.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory) -> Iterator[tuple[Store, subprocess.Popen]]:
+    """A store and the supervisor that works on it, for the tests that leave it as it was."""
+    store = Store(tmp_path_factory.mktemp("served"), samples=None)
+    with supervisor(store.path) as process:
+        yield store, process
+    store.close()
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> float:
+    """Wait; returns how long it took."""
+    started = time.monotonic()
+    while not holds():
+        assert time.monotonic() - started < seconds, f"not within {seconds:g} s"
+        time.sleep(0.01)
+    return time.monotonic() - started
+
+
+def state(store: Store, id_: str) -> str:
+    return store.status(id_)["state"]
+
+
+def worker_of(store: Store, id_: str) -> int:
+    """The process that carries a run out, once it has begun to train."""
+    until(lambda: state(store, id_) == "running" and store.status(id_)["message"] != "starting")
+    return store.status(id_)["worker"]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has asked for its exit status yet has ended too."""
+    status = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return status.strip()[:1] in ("", "Z")
+
+
+def numbers(store: Store, id_: str) -> dict[tuple, float]:
+    return {tuple(row[:-1]): row[-1] for row in store.metrics([id_]).fillna("nan").values.tolist()}
+
+
+def history(store: Store, id_: str) -> list[list]:
+    """Losses and accuracies, epoch by epoch, after the dense network, which only the first run trains."""
+    found = store.history([id_])
+    return found[found["stage"] != "dense"].values.tolist()
+
+
+def test_a_killed_worker_loses_only_its_run(served):
+    store, process = served
+    victim, *others = store.queue([config(LONG, seed=1), config(1, seed=1), config(2, seed=1)])
+    os.kill(worker_of(store, victim), signal.SIGKILL)
+    assert until(lambda: state(store, victim) == "lost") < 5
+    until(lambda: all(state(store, id_) in ENDED for id_ in others))
+    assert [state(store, id_) for id_ in others] == ["succeeded", "succeeded"]
+    assert state(store, victim) == "lost"
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "kill_after", "untouched"),
+    [
+        ({"sparsities": (0.5, 0.7, 0.9)}, "shot-0.7", "shot-0.5"),
+        ({"sparsities": (0.5, 0.9), "rounds": 4}, "round-003", "round-001"),
+    ],
+    ids=["one shot", "iterative"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(served, shape, kill_after, untouched):
+    store, _ = served
+    wanted = config(20, seed=2, **shape)
+    (id_,) = store.queue([wanted])
+    until(lambda: kill_after in store.finished_stages(id_))
+    os.kill(store.status(id_)["worker"], signal.SIGKILL)
+    until(lambda: state(store, id_) == "lost")
+    weights = store.folder(id_) / f"weights-{untouched}.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert store.resume(id_)
+    until(lambda: state(store, id_) in ENDED)
+    assert (state(store, id_), store.status(id_)["attempt"]) == ("succeeded", 2)
+    assert weights.stat().st_mtime_ns == written, "a finished stage was done again"
+    resumed, epochs = numbers(store, id_), history(store, id_)
+
+    store.queue([wanted], again=True)
+    until(lambda: state(store, id_) == "succeeded")
+    assert store.status(id_)["attempt"] == 3
+    assert numbers(store, id_) == resumed
+    assert history(store, id_) == epochs
+    assert {s for _, _, _, s, *_ in resumed} == {0.0, *wanted.sparsities}
+
+
+def test_cancel_frees_the_process(served):
+    store, process = served
+    cancelled, other = store.queue([config(LONG, seed=3), config(1, seed=3)])
+    pid = worker_of(store, cancelled)
+    assert LocalBackend(store).cancel(cancelled)
+    assert state(store, cancelled) == "cancelled"
+    assert until(lambda: gone(pid)) < 5
+    until(lambda: state(store, other) == "succeeded")
+    assert state(store, cancelled) == "cancelled"
+    assert process.poll() is None
+
+
+def test_a_queued_run_can_be_cancelled(served):
+    store, _ = served
+    running, queued = store.queue([config(LONG, seed=4), config(1, seed=4)])
+    worker_of(store, running)
+    assert store.cancel(queued)
+    assert store.cancel(running)
+    (after,) = store.queue([config(1, seed=5)])
+    until(lambda: state(store, after) == "succeeded")
+    assert (state(store, queued), store.status(queued)["attempt"]) == ("cancelled", 0)
+
+
+def test_a_zombies_report_is_refused(served):
+    store, process = served
+    (id_,) = store.queue([config(LONG, seed=6)])
+    pid = worker_of(store, id_)
+    process.send_signal(signal.SIGSTOP)  # nobody tells the worker; it must find out by itself
+    try:
+        store.reconcile(dead=pid)
+        store.resume(id_)
+        attempt = store.claim(id_, device="cpu", worker=os.getpid(), code="test")
+        assert attempt == 2
+        store.record(Progress(id_, 0.25, "dense", "the second attempt"), attempt)
+        assert until(lambda: gone(pid)) < 10
+        assert store.status(id_)["message"] == "the second attempt"
+        with pytest.raises(StaleAttempt, match="no longer attempt 1's"):
+            store.record(Metric(id_, 0.5, "tuned", "test", "accuracy", 1.0), 1)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    store.cancel(id_)
+
+
+def test_two_supervisors_do_not_share_a_device(served):
+    store, process = served
+    with supervisor(store.path) as second:
+        assert second.wait(15) == 0
+    assert "another supervisor holds it" in (store.path / "work.log").read_text()
+    assert [w["pid"] for w in store.workers()] == [process.pid]
+    assert process.poll() is None
+
+
+def test_a_run_that_another_process_carries_out_is_followed(served):
+    store, _ = served
+    (id_,) = store.queue([config(25, seed=7)])
+    pid = worker_of(store, id_)
+    events = []
+    record(store, [id_], device="cpu", on_event=events.append)
+    assert events[-1] == Done(id_)
+    assert all(isinstance(event, Progress) for event in events[:-1])
+    assert (store.status(id_)["attempt"], store.status(id_)["worker"]) == (1, pid)
+
+
+def test_a_restarted_supervisor_goes_on(store):
+    (id_,) = store.queue([config(40, sparsities=(0.5, 0.7, 0.9))])
+    for ending, finished in ((signal.SIGTERM, "shot-0.5"), (signal.SIGKILL, "shot-0.7")):
+        with supervisor(store.path) as process:
+            until(lambda stage=finished: stage in store.finished_stages(id_))
+            pid = store.status(id_)["worker"]
+            process.send_signal(ending)
+            assert until(lambda ended=process: ended.poll() is not None) < 2
+            assert until(lambda worker=pid: gone(worker)) < 5, "a worker without a supervisor keeps its device"
+            assert until(lambda: state(store, id_) == "queued") < 5
+    with supervisor(store.path):
+        until(lambda: state(store, id_) in ENDED)
+    assert (state(store, id_), store.status(id_)["attempt"]) == ("succeeded", 3)
+    assert store.workers() == []
+
+
+@pytest.mark.parametrize("how", ["ImportError", "RuntimeError"])
+def test_a_worker_that_cannot_begin_fails_its_runs_and_does_not_spin(store, tmp_path, how):
+    (tmp_path / "broken" / "torch").mkdir(parents=True)
+    (tmp_path / "broken" / "torch" / "__init__.py").write_text(f"raise {how}('this torch is broken')")
+    (id_,) = store.queue([config()])
+    with supervisor(store.path, ahead=str(tmp_path / "broken")) as process:
+        until(lambda: state(store, id_) in ENDED)
+        assert process.poll() is None
+    assert state(store, id_) == "failed"
+    assert "before it could begin, 3 times in a row" in store.status(id_)["error"]
+    assert "this torch is broken" in (store.path / "work.log").read_text()
+
+
+def test_a_supervisor_is_started_once_adopted_and_stopped_by_whoever_started_it(store, monkeypatch):
+    handle = ensure_supervisor(store.path, device="cpu")
+    try:
+        until(store.workers)
+        assert ensure_supervisor(store.path) is handle
+        with monkeypatch.context() as another_server:
+            another_server.setattr(local, "_handles", {})
+            adopted = ensure_supervisor(store.path)
+            assert adopted.process is None
+            adopted.stop()
+        assert handle.alive
+        assert [w["device"] for w in LocalBackend(store).devices()] == ["cpu"]
+    finally:
+        handle.stop()
+    assert not handle.alive
+    assert store.workers() == []
+    assert (store.path / "logs" / "work.log").is_file()
+
+
+def test_a_server_replaces_a_supervisor_that_died_and_stops_it_at_the_end(store, monkeypatch):
+    monkeypatch.setattr(local, "WATCH", 0.1)
+
+    async def serve() -> int:
+        async with lifespan_supervisor(store.path, device="cpu") as first:
+            await asyncio.to_thread(until, store_knows(first.process.pid))
+            first.process.kill()
+            await asyncio.to_thread(until, store_knows_other_than(first.process.pid))
+            return store.workers()[0]["pid"]
+
+    def pids() -> list[int]:
+        reader = Store(store.path, samples=None)
+        try:
+            return [w["pid"] for w in reader.workers()]
+        finally:
+            reader.close()
+
+    def store_knows(pid: int) -> Callable[[], bool]:
+        return lambda: pids() == [pid]
+
+    def store_knows_other_than(pid: int) -> Callable[[], bool]:
+        return lambda: pids() != [pid]
+
+    second = asyncio.run(serve())
+    assert gone(second)
+    assert store.workers() == []
+
+
+def test_the_command_line_carries_runs_out_in_its_own_process(store):
+    ids = store.queue([config(), config(2)])
+    events = []
+    record(store, ids, device="cpu", on_event=events.append)
+    assert [event for event in events if isinstance(event, Done | Failed)] == [Done(id_) for id_ in ids]
+    assert {store.status(id_)["worker"] for id_ in ids} == {os.getpid()}
+    events.clear()
+    record(store, ids, device="cpu", on_event=events.append)
+    assert events == [Done(id_) for id_ in ids], "a finished run is not run again"
+
+
+def test_an_interrupted_command_cancels_its_runs_and_the_same_command_goes_on(store):
+    ids = store.queue([config(), config(2)])
+
+    def interrupt(event) -> None:
+        if isinstance(event, Metric) and event.stage == "tuned":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record(store, ids, device="cpu", on_event=interrupt)
+    assert [state(store, id_) for id_ in ids] == ["cancelled", "cancelled"]
+    record(store, store.queue([config(), config(2)]), device="cpu")
+    assert [state(store, id_) for id_ in ids] == ["succeeded", "succeeded"]
+
+
+def test_a_run_cancelled_under_the_command_line_ends_alone(store):
+    ids = store.queue([config(), config(2)])
+    events = []
+
+    def cancel_first(event) -> None:
+        events.append(event)
+        if len(events) == 1:
+            store.cancel(ids[0])
+
+    record(store, ids, device="cpu", on_event=cancel_first)
+    assert [state(store, id_) for id_ in ids] == ["cancelled", "succeeded"]
+    assert Failed(ids[0], "cancelled") in events
+
+
+def test_a_long_silence_in_this_process_is_no_death(store, monkeypatch):
+    monkeypatch.setattr(recording, "BEAT", 0.02)
+    (id_,) = store.queue([config()])
+    store.claim(id_, device="cpu", worker=os.getpid(), code="test")
+    claimed = store.status(id_)["heartbeat"]
+    with recording._heartbeat(store):
+        until(lambda: store.status(id_)["heartbeat"] > claimed, 5)
+    assert store.status(id_)["heartbeat"] > claimed
+
+
+def test_a_run_of_another_version_says_so(store):
+    (id_,) = store.queue([config()])
+    old = id_[:-12] + "0" * 12
+    with store._write() as db:
+        db.execute("update runs set id = ?", (old,))
+    record(store, [old], device="cpu")
+    assert state(store, old) == "failed"
+    assert "under another version" in store.status(old)["error"]
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(devices, "_ask_torch", list)
+    with pytest.raises(WorkerError, match="no device 'cuda:7' here; found cpu"):
+        devices.find("cuda:7")
+
+
+def test_torch_is_asked_for_devices_in_a_process_of_its_own():
+    found = devices.find()
+    assert found[0]["device"] == "cpu"
+    assert all({"device", "name", "memory"} <= set(about) for about in found)
+
+
+def test_the_local_backend_is_a_backend(store):
+    backend: Backend = LocalBackend(store)
+    backend.submit([])
+    assert (backend.devices(), backend.reconcile()) == ([], [])

@@ -1,0 +1,157 @@
+"""The one loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import pruneviz as pv
+from pruneviz.dense import DenseCache, state_of
+from pruneviz.events import Arrays, Done, Failed, Metric, Progress, Weights
+from pruneviz.methods import METHODS
+from pruneviz.pipeline import Resume
+from pruneviz.probes import BINS
+
+QUICK = {"train": {"epochs": 2}, "tune": {"epochs": 1}, "sparsities": (0.5, 0.9)}
+
+
+def run(method: str, cache: DenseCache | None = None, **settings):
+    config = pv.RunConfig(method=method, **{**QUICK, **settings})
+    return config, list(pv.execute([config], cache=cache or DenseCache(), device="cpu"))
+
+
+def numbers(events) -> dict:
+    return {(e.sparsity, e.stage, e.split, e.metric): e.value for e in events if isinstance(e, Metric)}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k], equal_nan=True) for k in a)
+
+
+@pytest.mark.parametrize("model", ["lenet-300-100", "digits-cnn"])
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_method_runs_end_to_end_and_fills_the_four_views(method: str, model: str):
+    config, events = run(method, model=model)
+    assert [e for e in events if isinstance(e, Failed)] == []
+    assert isinstance(events[-1], Done)
+    found = numbers(events)
+    for s in config.sparsities:
+        for stage in ("pruned", "tuned"):
+            assert 0 <= found[s, stage, "test", "accuracy"] <= 1
+            assert found[s, stage, "", "reached"] == pytest.approx(s, abs=1e-4)
+    arrays = {e.name: e for e in events if isinstance(e, Arrays)}
+    assert {"saliency-0.5", "saliency-0.9", "spectra-start", "spectra-tuned-0.9", "jacobians-start", "jacobians-pruned-0.9",
+            "jacobians-tuned-0.9"} <= arrays.keys()  # fmt: skip
+    saliency = arrays["saliency-0.9"]
+    layers = saliency.meta["layers"].split("\n")
+    assert saliency.arrays["kept"].shape == (len(layers), BINS)
+    total = saliency.arrays["kept"].sum(1) + saliency.arrays["zeros"][:, 0]
+    assert total.tolist() == saliency.arrays["alive"].tolist()
+    fractions = [e.fraction for e in events if isinstance(e, Progress)]
+    assert fractions == sorted(fractions)
+    assert all(torch.isfinite(torch.from_numpy(a)).all() for e in arrays.values() for a in e.arrays.values())
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    assert same(numbers(run("snip")[1]), numbers(run("snip")[1]))
+
+
+def test_each_seed_gives_other_numbers():
+    assert not same(numbers(run("random")[1]), numbers(run("random", seed=1)[1]))
+
+
+@pytest.mark.parametrize(("method", "rounds"), [("magnitude", 4), ("snip", 1)])
+def test_a_resumed_run_equals_an_uninterrupted_one(method: str, rounds: int):
+    config, whole = run(method, rounds=rounds)
+    stages = [e for e in whole if isinstance(e, Weights)]
+    assert len(stages) == len(config.stages)
+    for done in range(1, len(stages)):
+        kept = {e.stage: e.arrays for e in stages[:done]}
+        resume = Resume(frozenset(kept), lambda stage, kept=kept: kept[stage])
+        rest = list(pv.execute([config], resume=lambda _, r=resume: r, cache=DenseCache(), device="cpu"))
+        cut = next(i for i, e in enumerate(whole) if e is stages[done - 1])
+        before = numbers(e for e in whole[:cut])
+        assert same(before | numbers(rest), numbers(whole))
+        assert isinstance(rest[-1], Done)
+
+
+def test_rewinding_trains_from_the_initial_weights_and_reinit_does_not():
+    cache = DenseCache()
+    config = pv.RunConfig(method="lottery-ticket", **{**QUICK, "train": {"epochs": 0}}, rounds=2)
+    initial = state_of(pv.build(config.model, pv.load("digits"), seed=0))
+
+    def weights(**settings) -> dict[str, np.ndarray]:
+        _, events = run("lottery-ticket", cache, train={"epochs": 0}, rounds=2, **settings)
+        return next(e for e in events if isinstance(e, Weights)).arrays
+
+    def survivors(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        first = initial["1.weight"].numpy()
+        keep = np.unpackbits(arrays["mask/1.weight"], count=first.size).astype(bool).reshape(first.shape)
+        assert (arrays["weight/1.weight"][~keep] == 0).all()
+        return arrays["weight/1.weight"][keep], first[keep]
+
+    now, before = survivors(weights())
+    assert np.array_equal(now, before)
+    now, before = survivors(weights(survivors="reinit"))
+    assert not np.isclose(now, before).any()
+    now, before = survivors(weights(survivors="reinit-sign"))
+    assert np.array_equal(np.sign(now), np.sign(before))
+    assert not np.isclose(now, before).any()
+
+
+def test_late_rewinding_goes_back_to_the_weights_after_k_steps():
+    _, events = run("lottery-ticket", rewind_step=7, rounds=2, train={"epochs": 1})
+    assert isinstance(events[-1], Done)
+    _, events = run("lottery-ticket", rewind_step=10**6, rounds=2, train={"epochs": 1})
+    assert isinstance(events[-1], Failed)
+    assert "beyond the 20 steps" in events[-1].message
+
+
+def test_dense_networks_are_trained_once_and_read_back(tmp_path):
+    first = run("magnitude", DenseCache(tmp_path))[1]
+    again = run("magnitude", DenseCache(tmp_path))[1]
+    assert same(numbers(first), numbers(again))
+    assert not [e for e in again if isinstance(e, Progress) and e.stage == "dense" and e.values]
+    for path in tmp_path.glob("*-trained.safetensors"):
+        path.write_bytes(b"damaged")
+    assert same(numbers(run("magnitude", DenseCache(tmp_path))[1]), numbers(first))
+
+
+def test_a_control_shuffles_within_layers_or_inverts():
+    plain, shuffled, inverted = (
+        {e.name: e.arrays for e in run("magnitude", control=c, rounds=1)[1] if isinstance(e, Arrays)}["saliency-0.9"]
+        for c in ("none", "shuffle", "invert")
+    )
+    assert plain["alive"].tolist() == shuffled["alive"].tolist()
+    assert inverted["alive"].tolist() != plain["alive"].tolist()
+
+
+def test_collapse_is_warned_of_with_the_layer_s_name():
+    events = run("random", control="none", sparsities=(0.9999,))[1]
+    warned = [e.message for e in events if isinstance(e, Progress) and e.warning]
+    assert warned
+    assert isinstance(events[-1], Done)
+    assert numbers(events)[0.9999, "pruned", "", "connected"] == 0.0
+
+
+def test_an_error_ends_its_own_run_alone(monkeypatch):
+    from pruneviz.methods.snip import Snip
+
+    def broken(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Snip, "score", broken)
+    configs = [pv.RunConfig(method=m, **QUICK, probes=()) for m in ("snip", "random")]
+    events = list(pv.execute(configs, device="cpu"))
+    failed = [e for e in events if isinstance(e, Failed)]
+    assert [e.run for e in failed] == [configs[0].id]
+    assert "RuntimeError: a bug" in failed[0].message
+    assert "broken" in failed[0].traceback
+    assert events[-1] == Done(configs[1].id)
+
+
+def test_runs_that_are_not_wanted_any_more_are_left_out():
+    configs = [pv.RunConfig(method=m, **QUICK, probes=()) for m in ("snip", "random")]
+    events = list(pv.execute(configs, wanted=lambda id_: id_ == configs[1].id, device="cpu"))
+    assert {e.run for e in events} == {configs[1].id}

@@ -1,0 +1,28 @@
+"""The samples: real runs, small, whole, and what the pipeline of today would make."""
+
+from __future__ import annotations
+
+from pruneviz.methods import METHODS
+from pruneviz.store import SAMPLES, Store
+from pruneviz.store.archive import Samples, read_exports
+
+
+def test_every_file_is_what_its_manifest_says_and_every_id_what_its_configuration_says():
+    runs = read_exports(SAMPLES)
+    assert {run.config.method for run in runs} == set(METHODS)
+    assert all(run.id == run.config.id for run in runs)
+
+
+def test_they_fill_the_four_views_within_5_mb():
+    found = Samples(SAMPLES)
+    for run in found.values():
+        for probe in ("saliency", "spectra", "jacobians"):
+            assert run.names(probe)
+        assert not run.metrics[run.metrics["stage"] == "tuned"].empty
+    assert sum(path.stat().st_size for path in SAMPLES.rglob("*")) <= 5e6
+
+
+def test_an_empty_store_shows_them(tmp_path):
+    store = Store(tmp_path)
+    assert set(store.runs()["source"]) == {"samples"}
+    store.close()
