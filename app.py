@@ -5,30 +5,25 @@ import streamlit as st
 from pruneviz.ui import server
 
 PAGES = {
-    "": [("home", "Home", "home"), ("run", "Run", "play_circle")],
-    "See": [
-        ("compare", "Compare", "view_column"),
-        ("saliency", "Saliency", "bar_chart"),
-        ("spectra", "Kronecker spectra", "show_chart"),
-        ("jacobians", "Jacobians", "stacked_line_chart"),
-        ("curves", "Curves", "trending_down"),
-    ],
-    "Know": [("methods", "Methods", "menu_book"), ("runs", "Runs", "list_alt")],
+    "home": ("Home", "home"),
+    "run": ("Run", "play_circle"),
+    "compare": ("Compare", "view_column"),
+    "saliency": ("Saliency", "bar_chart"),
+    "spectra": ("Kronecker spectra", "show_chart"),
+    "jacobians": ("Jacobians", "stacked_line_chart"),
+    "curves": ("Curves", "trending_down"),
+    "methods": ("Methods", "menu_book"),
+    "runs": ("Runs", "list_alt"),
 }
 
 if __name__ == "__main__":  # one session's run of the script
     st.set_page_config(page_title="PruneViz", page_icon=server.ICON, layout="wide", initial_sidebar_state=220)
     st.html(server.STYLE)
     st.navigation(
-        {
-            section: [
-                st.Page(
-                    f"pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, default=name == "home"
-                )
-                for name, title, icon in pages
-            ]
-            for section, pages in PAGES.items()
-        }
+        [
+            st.Page(f"pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, default=name == "home")
+            for name, (title, icon) in PAGES.items()
+        ]
     ).run()
 else:  # the server imports this module once
     app = st.App(__file__, lifespan=server.lifespan, middleware=server.middleware)

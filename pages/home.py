@@ -38,13 +38,13 @@ same = shown[(shown["model"] == first["model"]) & (shown["dataset"] == first["da
 usual = [METHODS[row["method"]].starts == row["start"] for row in same.to_dict("records")]
 runs = [store.run(id_) for id_ in pick.one_of_each(same[usual], 4)]
 
-st.subheader(f"{pick.network(first)}: {len(runs)} runs side by side")
+st.header(f"{pick.network(first)}: {len(runs)} runs side by side")
 st.markdown("Move the **sparsity**: more and more weights leave, and every panel follows.")
 compare_grid(runs, sparsity=base.SPARSITY, key="home-grid")
 
 recent = table[table["source"] == "store"].head(6)
 if len(recent):
-    st.subheader("Recent runs")
+    st.header("Recent runs")
     found = [store.run(id_) for id_ in recent["id"]]
     names = base.labels(found)
     for i in range(0, len(found), 3):

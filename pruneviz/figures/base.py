@@ -266,15 +266,15 @@ def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         legend={
-            "orientation": "h", "x": 0, "xanchor": "left", "y": -66 / max(height - TOP - BOTTOM, 1), "yanchor": "top",
+            "orientation": "h", "x": 0, "xanchor": "left", "y": -72 / max(height - TOP - BOTTOM, 1), "yanchor": "top",
             "title": {"text": ""}, "bgcolor": "rgba(0,0,0,0)",
         },
         hoverlabel={"align": "left"},
         meta={"alt": alt, "note": note},
     )  # fmt: skip
-    fig.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=NEUTRAL, showline=True, ticks="outside", ticklen=4)
-    fig.update_yaxes(gridcolor=GRID, zeroline=False, ticks="", automargin=True)
-    fig.update_xaxes(tickcolor=NEUTRAL, title_standoff=8, automargin=True)
+    fig.update_yaxes({"gridcolor": GRID, "zeroline": False, "ticks": "", "automargin": True})
+    line = {"linecolor": NEUTRAL, "showline": True, "ticks": "outside", "ticklen": 4, "tickcolor": NEUTRAL}
+    fig.update_xaxes({**line, "gridcolor": GRID, "zeroline": False, "title": {"standoff": 8}, "automargin": True})
     return fig
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ ROWS = {
 }
 COLUMNS = ["run", "method", "label", "layer", "sparsity", "view", "series", "x", "y", "width", "mark"]
 BOX = ("low", "q1", "median", "q3", "high")
+BUDGET = 290_000  # bytes of the moving grid's data
 POINTS = 120  # of an eigenvalue curve in the static figure
 
 
@@ -185,26 +187,59 @@ def _curve(fig: go.Figure, part: pd.DataFrame, shade: str, symbol: str, col: int
     fig.update_xaxes(**{**base.sparsity_axis(part["x"]), "title": {"text": "weights removed (%)"}}, row=4, col=col)
 
 
+@dataclass(frozen=True)
+class Detail:
+    """How finely the grid's data is sent: bins merged, points of an eigenvalue curve, quantiles, and bytes for a layer."""
+
+    merge: int
+    points: int
+    quantiles: int  # a multiple of 4, and 1: quartiles are among them
+    bytes: int
+
+
+DETAILS = (
+    Detail(1, 40, 33, 1800),
+    Detail(2, 24, 17, 1080),
+    Detail(3, 14, 9, 730),
+    Detail(4, 9, 9, 620),
+    Detail(6, 6, 5, 480),
+)
+
+
 def payload(runs: Sequence[Run]) -> dict[str, Any]:
     """What the moving grid draws from: every sparsity and layer of up to six runs, as JSON-ready lists.
 
-    Eigenvalues are log10. Deep networks get fewer bins and points, so that the whole stays below 300 kB.
+    Eigenvalues are log10, at ``indices`` by their number. Deep networks get fewer bins and points, and very deep ones
+    only their largest layers, so that the whole stays below 300 kB.
     """
     runs = list(runs)[: base.MAX_RUNS]
-    names, known = base.labels(runs), base.layers(runs)
-    union = sorted({s for run in runs for s in base.sparsities(run)})
-    cells = sum(len(base.sparsities(run)) + 1 for run in runs) * max(len(known), 1)
-    detail = min(1.0, 210 / max(cells, 1))
-    widest = base.chosen(runs, None)
+    names, every = base.labels(runs), base.layers(runs)
+    moments = sum(len(base.sparsities(run)) + 1 for run in runs)
+    most = max(1, BUDGET // (DETAILS[-1].bytes * max(moments, 1)))
+    largest = sorted(every, key=lambda name: -every[name])[:most]
+    known = [name for name in every if name in largest]
+    needed = moments * len(known)
+    detail = next((d for d in DETAILS if needed * d.bytes <= BUDGET), DETAILS[-1])
+    sent = [_sent(run, names[run.id], known, detail) for run in runs]
+    numbers = {
+        f["of"]
+        for r in sent
+        for m in (r["spectra"]["start"], *r["spectra"]["tuned"])
+        for x in m
+        if x
+        for f in x.values()
+    }
     return {
-        "layers": [{"name": name, "size": size} for name, size in known.items()],
-        "layer": list(known).index(widest) if widest else 0,
-        "sparsities": union,
-        "runs": [_sent(run, names[run.id], list(known), detail) for run in runs],
+        "layers": [{"name": name, "size": every[name]} for name in known],
+        "layer": known.index(largest[0]) if largest else 0,
+        "left_out": len(every) - len(known),
+        "sparsities": sorted({s for run in runs for s in base.sparsities(run)}),
+        "indices": {str(n): (base.thinned(n, detail.points) + 1).tolist() for n in sorted(numbers)},
+        "runs": sent,
     }
 
 
-def _sent(run: Run, label: str, known: list[str], detail: float) -> dict[str, Any]:
+def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, Any]:
     config, own = run.config, base.sparsities(run)
     once = "once" if config.one_shot else f"in {config.rounds} rounds"
     numbers = {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in run.metrics.itertuples(index=False)}
@@ -243,15 +278,14 @@ def _short(value: float | None) -> float | int | None:
     return int(value) if float(value).is_integer() else float(f"{value:.4g}")
 
 
-def _bars(run: Run, sparsity: float, known: list[str], detail: float) -> dict[str, Any] | None:
+def _bars(run: Run, sparsity: float, known: list[str], detail: Detail) -> dict[str, Any] | None:
     """Histograms of the known layers at one recorded sparsity; None where it has none."""
     panels = saliency.histograms(run, sparsity) if f"saliency-{sparsity:g}" in run.names("saliency") else []
     if not panels:
         return None
-    merge = 1 if detail > 0.6 else 2 if detail > 0.3 else 3
 
     def merged(counts: np.ndarray) -> list[int]:
-        return np.add.reduceat(counts, np.arange(0, len(counts), merge)).tolist()
+        return np.add.reduceat(counts, np.arange(0, len(counts), detail.merge)).tolist()
 
     found: list[dict[str, Any] | None] = []
     for name in known:
@@ -263,41 +297,39 @@ def _bars(run: Run, sparsity: float, known: list[str], detail: float) -> dict[st
             }
         )  # fmt: skip
     first = panels[0]
+    step = detail.merge * float(first["upper"][0] - first["lower"][0])
     edges = [round(float(first["lower"][0]), 4), round(float(first["upper"][-1]), 4)]
-    return {
-        "log": first["log"],
-        "range": edges,
-        "step": _short(float(first["upper"][0] - first["lower"][0]) * merge),
-        "layers": found,
-    }
+    return {"log": first["log"], "range": edges, "step": _short(step), "layers": found}
 
 
-def _eigenvalues(run: Run, name: str, known: list[str], detail: float) -> list[dict[str, Any] | None]:
-    """Layer by layer both factors: indices, log10 eigenvalues, effective rank, condition number."""
-    most = max(10, int(40 * detail))
+def _eigenvalues(run: Run, name: str, known: list[str], detail: Detail) -> list[dict[str, Any] | None]:
+    """Layer by layer both factors: log10 eigenvalues down to a billionth of the first, effective rank, condition number."""
     found: list[dict[str, Any] | None] = []
     for layer in known:
         both = {}
         for factor, values, _ in spectra.spectrum(run, name, layer):
-            kept = [i for i in base.thinned(len(values), most) if values[i] > 1e-9 * values[0]]
+            picked = values[base.thinned(len(values), detail.points)]
+            picked = picked[picked > 1e-9 * values[0]]
             both[factor] = {
-                "of": len(values), "i": [int(i) + 1 for i in kept], "v": [round(float(np.log10(values[i])), 3) for i in kept],
+                "of": len(values), "v": np.round(np.log10(picked), 3).tolist(),
                 "rank": _short(spectra.effective_rank(values)), "condition": _short(spectra.condition(values)),
             }  # fmt: skip
         found.append(both or None)
     return found
 
 
-def _quantiles(run: Run, name: str, known: list[str], detail: float) -> list[list[float | None] | None]:
+def _quantiles(run: Run, name: str, known: list[str], detail: Detail) -> list[list[float | None] | None]:
     """Layer by layer singular values at evenly spaced quantiles, rising."""
-    count = max(9, int(32 * detail) // 2 * 2 + 1)
-    values = {layer: run.arrays(name)["quantiles"][i] for i, layer in enumerate(run.layers(name))}
-    levels = np.linspace(0, 1, count)
-    return [
-        [_short(float(q)) for q in np.interp(levels, np.linspace(0, 1, len(values[layer])), values[layer])]
-        if layer in values else None
-        for layer in known
-    ]  # fmt: skip
+    names, arrays = run.layers(name), run.arrays(name)
+    found: list[list[float | None] | None] = []
+    for layer in known:
+        if layer not in names:
+            found.append(None)
+            continue
+        values = arrays["quantiles"][names.index(layer)]
+        levels = np.linspace(0, 1, detail.quantiles)
+        found.append([_short(float(q)) for q in np.interp(levels, np.linspace(0, 1, len(values)), values)])
+    return found
 
 
 FIGURE = base.Figure(

@@ -133,7 +133,8 @@ def trend_plot(table: pd.DataFrame) -> go.Figure:
     last = table[table["when"] == "tuned"].groupby("label", sort=False).last()
     said = [f"{name} {r['mean']:.2f} at {base.percent(r['sparsity'])}" for name, r in last.iterrows()]
     alt = f"Mean Jacobian singular value against sparsity, trained again: {base.listed(said, 6)}."
-    title = f"{TREND_TITLE}, {table['layer'].iloc[0].replace('all layers', 'mean of all layers')}"
+    layer = table["layer"].iloc[0]
+    title = TREND_TITLE if layer == "all layers" else f"{TREND_TITLE}, layer {layer}"
     fig = base.finish(fig, title, alt, height=380, note=base.too_many(runs))
     fig.update_xaxes(**base.sparsity_axis(table["sparsity"])).update_xaxes(title_text="removed (%, log scale)")
     fig.update_yaxes(title_text="singular value", row=1, col=1)

@@ -40,6 +40,7 @@ def work(store_path: Path | str | None = None, device: str | None = None, *, onc
     """
     share_cores()
     os.environ.update(devices.environment())  # the fork server and the workers inherit it
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking whether there is CUDA does not spoil a fork
     context = _context()
     store = Store(store_path, samples=None)
     supervisors = []

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from pruneviz.errors import StoreError
 
 FORMAT = 1
@@ -49,8 +51,8 @@ class Database:
                 probe = folder / f".write-{os.getpid()}-{threading.get_ident()}"
                 probe.touch()
                 probe.unlink()
-            if not readonly:
-                with self.write() as db:
+                # two that open a new store at once: the change to WAL fails at once where another holds the database
+                with FileLock(folder / "opening.lock", timeout=10), self.write() as db:
                     _prepare(db, folder)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(

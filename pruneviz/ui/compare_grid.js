@@ -7,7 +7,10 @@ function paint(element, markup) {
   element.innerHTML = element.painted = markup
 }
 
-const nearestIndex = (values, s) => values.reduce((best, v, i) => (Math.abs(spaced(v) - spaced(s)) < Math.abs(spaced(values[best]) - spaced(s)) ? i : best), 0)
+function nearestIndex(values, sparsity) {
+  const away = (value) => Math.abs(spaced(value) - spaced(sparsity))
+  return values.reduce((best, value, i) => (away(value) < away(values[best]) ? i : best), 0)
+}
 
 class Grid {
   constructor(root) {
@@ -18,7 +21,7 @@ class Grid {
     this.tip = root.querySelector(".tip")
     this.slider.addEventListener("input", () => this.move(+this.slider.value))
     this.slider.addEventListener("change", () => this.tell())
-    this.menu.addEventListener("change", () => { this.layer = +this.menu.value; this.scale(); this.draw(); this.tell() })
+    this.menu.addEventListener("change", () => this.choose(+this.menu.value))
     this.cells.addEventListener("pointermove", (event) => this.hover(event))
     this.cells.addEventListener("pointerleave", () => this.leave())
     this.cells.addEventListener("click", (event) => this.click(event))
@@ -39,7 +42,8 @@ class Grid {
     } else if (!turned) return
     this.turn = data.turn
     if (turned && data.wish.sparsity != null) this.index = nearestIndex(data.sparsities, data.wish.sparsity)
-    if (turned && data.wish.layer != null) this.layer = Math.max(0, data.layers.findIndex((l) => l.name === data.wish.layer))
+    const wanted = turned ? data.layers.findIndex((l) => l.name === data.wish.layer) : -1
+    if (wanted >= 0) this.layer = wanted
     this.scale()
     this.draw()
   }
@@ -50,12 +54,16 @@ class Grid {
     const { runs, layers, sparsities } = this.data
     this.slider.max = sparsities.length - 1
     this.root.querySelector(".stops").innerHTML = sparsities.map((s) => `<span>${percent(s)}</span>`).join("")
-    this.menu.innerHTML = layers.map((l, i) => `<option value="${i}">${esc(l.name)} (${count(l.size)} weights)</option>`).join("")
+    const option = (l, i) => `<option value="${i}">${esc(l.name)} (${count(l.size)} weights)</option>`
+    this.menu.innerHTML = layers.map(option).join("")
     this.cells.style.setProperty("--runs", runs.length)
-    const heads = runs.map((r) => `<div class="head"><i style="background:${esc(r.colour)}"></i><div><b>${esc(r.label)}</b><small></small></div></div>`)
-    const rows = VIEWS.map((view) => `<div class="about"><p><b>${view.title}</b> ${view.about}</p></div>` +
-      runs.map((_, i) => `<svg role="img" data-run="${i}" data-view="${view.key}" height="${view.height}"><g></g><g></g><g class="mark"></g></svg>`).join(""))
-    this.cells.innerHTML = heads.join("") + rows.join("") + runs.map(() => "<dl></dl>").join("")
+    const head = ({ colour, label }) =>
+      `<div class="head"><i style="background:${esc(colour)}"></i><div><b>${esc(label)}</b><small></small></div></div>`
+    const panel = (view, i) =>
+      `<svg role="img" data-run="${i}" data-view="${view.key}" height="${view.height}"><g></g><g></g><g class="mark"></g></svg>`
+    const row = (view) =>
+      `<div class="about"><p><b>${view.title}</b> ${view.about}</p></div>${runs.map((_, i) => panel(view, i)).join("")}`
+    this.cells.innerHTML = [...runs.map(head), ...VIEWS.map(row), ...runs.map(() => "<dl></dl>")].join("")
     this.panels = [...this.cells.querySelectorAll("svg")]
   }
 
@@ -67,6 +75,13 @@ class Grid {
     if (index === this.index) return
     this.index = index
     this.draw()
+  }
+
+  choose(layer) {
+    this.layer = layer
+    this.scale()
+    this.draw()
+    this.tell()
   }
 
   draw() {
@@ -86,15 +101,18 @@ class Grid {
     for (const svg of this.panels) {
       const view = VIEWS.find((v) => v.key === svg.dataset.view)
       const run = runs[svg.dataset.run]
-      const drawn = view.draw({ run, now: now[svg.dataset.run], layer, w, h: view.height, colour: run.colour, data: this.data, scales: this.scales })
+      const place = { now: now[svg.dataset.run], layer, w, h: view.height, data: this.data, scales: this.scales }
+      const drawn = view.draw({ run, colour: run.colour, ...place })
       paint(svg.children[0], drawn.frame)
       paint(svg.children[1], drawn.markup)
-      svg.setAttribute("aria-label", `${run.label}, ${view.title}${view.key === "curve" ? "" : ` of layer ${layer.name}`}: ${drawn.label}.`)
+      const subject = view.key === "curve" ? view.title : `${view.title} of layer ${layer.name}`
+      svg.setAttribute("aria-label", `${run.label}, ${subject}: ${drawn.label}.`)
       svg.at = drawn.at
     }
     this.cells.querySelectorAll(".head small").forEach((small, i) => {
       const own = runs[i].sparsities[now[i]]
-      small.textContent = own == null ? "no sparsity recorded yet" : own === this.sparsity ? runs[i].about : `no ${said} here: shown at ${percent(own)}`
+      const elsewhere = own == null ? "no sparsity recorded yet" : `no ${said} here: shown at ${percent(own)}`
+      small.textContent = own === this.sparsity ? runs[i].about : elsewhere
     })
     this.cells.querySelectorAll("dl").forEach((list, i) => { list.innerHTML = this.numbers(runs[i], now[i], layer) })
     this.root.dataset.ms = (performance.now() - started).toFixed(1)

@@ -31,7 +31,7 @@ _HTML = """
     </div>
     <div class="layer"><label for="pv-layer">Layer</label><select class="menu" id="pv-layer"></select></div>
   </div>
-  <div class="scroll" tabindex="0" role="region" aria-label="Runs side by side; scrolls sideways where there is no room">
+  <div class="scroll" tabindex="0" role="region" aria-label="Runs side by side, may scroll sideways">
     <div class="cells"></div>
   </div>
   <div class="tip" hidden></div>
@@ -60,11 +60,13 @@ def compare_grid(
     if len(runs) > MAX_RUNS:
         st.caption(too_many(runs))
     sent = _payload(tuple(_state(run) for run in runs), runs)
+    if sent["left_out"]:
+        st.caption(f"The {len(sent['layers'])} largest layers are here; {sent['left_out']} smaller ones are left out.")
     memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "known": [], "stale": None})
     told = (st.session_state.get(key) or {}).get("view")
     asked = (sparsity, layer)
     if asked not in memory["known"] and not (told and asked == (told["sparsity"], told["layer"])):
-        # A new wish. Where the page only repeats what it asked or got before, the data stays as it is and is not sent again.
+        # A new wish. Where the page only repeats what it asked or got before, the data stays and is not sent again.
         memory |= {"turn": memory["turn"] + 1, "wish": asked, "stale": told}
     wish = {"sparsity": memory["wish"][0], "layer": memory["wish"][1]}
     view = _component(key=key, data={**sent, "turn": memory["turn"], "wish": wish}, on_view_change=lambda: None).view

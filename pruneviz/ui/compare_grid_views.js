@@ -1,4 +1,4 @@
-// Drawing for the Compare grid: scales, axes and the four views, as SVG markup. compare_grid.js follows it in one module.
+// Drawing for the Compare grid: scales, axes and four views as SVG markup. compare_grid.js follows in the same module.
 
 const esc = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`)
 const edge = (bins, i) => bins.range[0] + i * bins.step
@@ -32,11 +32,14 @@ function powerTicks(low, high, most) {
   const [first, last] = [Math.ceil(low - 1e-9), Math.floor(high + 1e-9)]
   if (last - first < 1) {
     const fine = []
-    for (let e = first - 1; e <= last + 1; e++) for (const m of [1, 2, 5]) fine.push([e + Math.log10(m), number(m * 10 ** e)])
+    for (let e = first - 1; e <= last + 1; e++) {
+      for (const m of [1, 2, 5]) fine.push([e + Math.log10(m), number(m * 10 ** e)])
+    }
     return fine.filter(([at]) => at >= low && at <= high)
   }
   const step = Math.ceil((last - first + 1) / most)
-  return Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => [first + i * step, power(first + i * step)])
+  const exponents = Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => first + i * step)
+  return exponents.map((e) => [e, power(e)])
 }
 
 // A panel's axes: frame, grid, ticks, titles; returns the scales.
@@ -58,14 +61,16 @@ function axes(w, h, { x, y, xTicks, yTicks, xTitle, yTitle, caption }) {
     parts.push(`<line class="axis" x1="${px(v)}" x2="${px(v)}" y1="${h - m.bottom}" y2="${h - m.bottom + 4}"/>`)
     parts.push(`<text class="tick" text-anchor="middle" x="${px(v)}" y="${h - m.bottom + 15}">${esc(text)}</text>`)
   }
-  const middle = (m.top + h - m.bottom) / 2
-  parts.push(`<text class="title" text-anchor="middle" x="${(m.left + w - m.right) / 2}" y="${h - 6}">${esc(xTitle)}</text>`)
-  parts.push(`<text class="title" text-anchor="middle" transform="translate(11 ${middle}) rotate(-90)">${esc(yTitle)}</text>`)
+  const [centre, middle] = [(m.left + w - m.right) / 2, (m.top + h - m.bottom) / 2]
+  parts.push(`<text text-anchor="middle" x="${centre}" y="${h - 6}">${esc(xTitle)}</text>`)
+  parts.push(`<text text-anchor="middle" transform="translate(11 ${middle}) rotate(-90)">${esc(yTitle)}</text>`)
   return { px, py, m, frame: parts.join(""), top: `<text class="caption" x="${m.left}" y="13">${esc(caption)}</text>` }
 }
 
 const line = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("")
-const missing = (w, h, text) => ({ frame: "", markup: `<text class="caption" x="46" y="${h / 2}">${esc(text)}</text>`, label: text })
+function missing(h, text) {
+  return { frame: "", markup: `<text class="caption" x="46" y="${h / 2}">${esc(text)}</text>`, label: text }
+}
 
 function nearestOf(points, x, y) {
   let best = null
@@ -83,12 +88,12 @@ function folded(counts, bins, start) {
   return counts.map((n, i) => (i < first ? 0 : i === first ? n + below : n))
 }
 
-// The four views. Each returns its frame (axes), markup, a label with its numbers, and `at`: what stands under the pointer.
+// The four views. Each returns its frame (axes), markup, a label with numbers, and `at`: what is under the pointer.
 
 function saliency({ run, now, layer, w, h, colour, scales }) {
   const recorded = run.saliency[now]
   const bars = recorded?.layers[layer.index]
-  if (!bars) return missing(w, h, "no scores of this layer recorded")
+  if (!bars) return missing(h, "no scores of this layer recorded")
   const { log } = recorded
   const x = scales.scores.get(run)
   const [kept, removed] = [bars.kept, bars.removed].map((counts) => folded(counts, recorded, x[0]))
@@ -98,40 +103,45 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
   const { px, py, m, frame, top: caption } = axes(w, h, {
     x, y: [0, top * 1.08], caption: `${percent(gone)} removed, cut at ${number(bars.cut)}${zeros}`,
     xTicks: log ? powerTicks(...x, 4) : niceTicks(...x, 4).map((v) => [v, number(v)]),
-    yTicks: niceTicks(0, top, 3).map((v) => [v, short(v)]), xTitle: log ? "score (log scale)" : "score", yTitle: "weights per bin",
+    yTicks: niceTicks(0, top, 3).map((v) => [v, short(v)]),
+    xTitle: log ? "score (log scale)" : "score", yTitle: "weights per bin",
   })
   const shape = { kept: "", removed: "" }
   kept.forEach((k, i) => {
     const [x0, x1] = [px(edge(recorded, i)), px(edge(recorded, i + 1))]
     const gap = x1 - x0 > 3 ? 0.6 : 0
-    const rect = (low, high) => `M${x0.toFixed(1)} ${py(low).toFixed(1)}H${(x1 - gap).toFixed(1)}V${py(high).toFixed(1)}H${x0.toFixed(1)}Z`
+    const [left, right] = [x0.toFixed(1), (x1 - gap).toFixed(1)]
+    const rect = (low, high) => `M${left} ${py(low).toFixed(1)}H${right}V${py(high).toFixed(1)}H${left}Z`
     if (k) shape.kept += rect(0, k)
     if (removed[i]) shape.removed += rect(k, k + removed[i])
   })
   const points = () => kept.map((k, i) => {
     const [a, b] = [edge(recorded, i), edge(recorded, i + 1)]
     const span = [a, b].map((v) => number(log ? 10 ** v : v)).join(" to ")
-    return { x: px((a + b) / 2), y: py(k + removed[i]), text: [`score ${span}`, `${count(k)} kept, ${count(removed[i])} removed`] }
+    const text = [`score ${span}`, `${count(k)} kept, ${count(removed[i])} removed`]
+    return { x: px((a + b) / 2), y: py(k + removed[i]), text }
   }).filter((p) => p.x >= px(x[0]))
   const place = bars.cut == null ? null : log ? (bars.cut > 0 ? Math.log10(bars.cut) : null) : bars.cut
   const cut = place == null ? "" : px(clamp(place, ...x)).toFixed(1)
   return {
     frame,
-    markup: `${caption}<path fill="${colour}" fill-opacity=".3" d="${shape.removed}"/><path fill="${colour}" d="${shape.kept}"/>` +
+    markup: `${caption}<path fill="${colour}" fill-opacity=".3" d="${shape.removed}"/>` +
+      `<path fill="${colour}" d="${shape.kept}"/>` +
       (cut && `<line class="cut" x1="${cut}" x2="${cut}" y1="${m.top}" y2="${h - m.bottom}"/>`),
     label: `${percent(gone)} of ${count(bars.size)} removed, threshold ${number(bars.cut)}`,
     at: (x) => nearestOf(points(), x),
   }
 }
 
-function spectra({ run, now, layer, w, h, colour, scales }) {
+function spectra({ run, now, layer, w, h, colour, data, scales }) {
   const moments = [["before", run.spectra.start[layer.index]], ["after", run.spectra.tuned[now]?.[layer.index]]]
   const after = moments[1][1] ?? moments[0][1]
-  if (!after) return missing(w, h, "no spectra of this layer recorded")
+  if (!after) return missing(h, "no spectra of this layer recorded")
   const [low, high, last] = scales.spectra
+  const ranked = (f) => `${f} ${(after[f].rank ?? 0).toFixed(1)} of ${after[f].of}`
   const { px, py, frame, top } = axes(w, h, {
     x: [-0.1 * last, last], y: [low, high], xTitle: "index (log scale)", yTitle: "eigenvalue",
-    caption: `effective rank ${["A", "S"].map((f) => `${f} ${(after[f].rank ?? 0).toFixed(1)} of ${after[f].of}`).join(", ")}`,
+    caption: `effective rank ${["A", "S"].map(ranked).join(", ")}`,
     xTicks: [1, 3, 10, 30, 100, 300, 1000, 3000].filter((i) => Math.log10(i) <= last).map((i) => [Math.log10(i), i]),
     yTicks: powerTicks(low, high, 4),
   })
@@ -140,19 +150,20 @@ function spectra({ run, now, layer, w, h, colour, scales }) {
   for (const [when, both] of moments) {
     for (const factor of both ? ["A", "S"] : []) {
       const curve = both[factor]
-      const drawn = curve.i.map((i, k) => [px(Math.log10(i)), py(curve.v[k])])
+      const drawn = curve.v.map((v, k) => [px(Math.log10(data.indices[curve.of][k])), py(v)])
       if (!drawn.length) continue
       parts.push(`<path class="${when}" stroke="${colour}" d="${line(drawn)}"/>`)
       curves.push({ factor, when, curve, drawn })
-      if (both === after) parts.push(`<text class="name" x="${drawn[0][0] - 11}" y="${drawn[0][1] + 4}">${factor}</text>`)
+      const [x, y] = drawn[0]
+      if (both === after) parts.push(`<text class="name" x="${x - 11}" y="${y + 4}">${factor}</text>`)
     }
   }
-  const said = ["A", "S"].map((f) => `${f}: effective rank ${number(after[f].rank)} of ${after[f].of}`)
   const points = () => curves.flatMap(({ factor, when, curve, drawn }) => drawn.map(([x, y], k) => ({
-    x, y, text: [`${factor} ${when} pruning`, `eigenvalue ${curve.i[k]} of ${curve.of}: ${number(10 ** curve.v[k])}`,
+    x, y, text: [`${factor} ${when} pruning`, `eigenvalue ${data.indices[curve.of][k]} of ${curve.of}: ${number(10 ** curve.v[k])}`,
       `effective rank ${number(curve.rank)}, condition ${curve.condition == null ? "∞" : number(curve.condition)}`],
   })))
-  return { frame, markup: parts.join(""), label: said.join(", "), at: (x, y) => nearestOf(points(), x, y) }
+  const label = `effective rank ${["A", "S"].map(ranked).join(", ")}`
+  return { frame, markup: parts.join(""), label, at: (x, y) => nearestOf(points(), x, y) }
 }
 
 // A smooth outline from evenly spaced quantiles: a Gaussian around each of them.
@@ -168,15 +179,17 @@ function outline(q, low, high) {
 }
 
 function jacobians({ run, now, layer, w, h, colour, scales }) {
-  const moments = [["before", run.jacobians.start], ["pruned", run.jacobians.pruned[now]], ["trained again", run.jacobians.tuned[now]]]
+  const { start, pruned, tuned } = run.jacobians
+  const moments = [["before", start], ["pruned", pruned[now]], ["trained again", tuned[now]]]
     .map(([name, all]) => [name, all?.[layer.index]])
-  if (!moments.some(([, q]) => q)) return missing(w, h, "no Jacobians of this layer recorded")
+  if (!moments.some(([, q]) => q)) return missing(h, "no Jacobians of this layer recorded")
   const high = scales.jacobians
   const median = (q) => q[(q.length - 1) / 2]
   const last = moments.findLast(([, q]) => q)
   const { px, py, m, frame, top } = axes(w, h, {
-    x: [-0.5, 2.5], y: [0, high], caption: `median ${number(median(last[1]))} ${last[0]}`, xTitle: "dashed: 1 keeps a signal's size",
-    yTitle: "singular value", xTicks: moments.map(([name], i) => [i, name]), yTicks: niceTicks(0, high, 5).map((v) => [v, number(v)]),
+    x: [-0.5, 2.5], y: [0, high], caption: `median ${number(median(last[1]))} ${last[0]}`,
+    xTitle: "dashed: 1 keeps a signal's size", yTitle: "singular value",
+    xTicks: moments.map(([name], i) => [i, name]), yTicks: niceTicks(0, high, 5).map((v) => [v, number(v)]),
   })
   const parts = [top, `<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${py(1)}" y2="${py(1)}"/>`]
   const points = []
@@ -187,9 +200,13 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
     const side = (sign) => shape.map(([v, d]) => [px(i) + sign * half * d, py(v)])
     const quarter = (q.length - 1) / 4
     const [q1, q2, q3] = [q[quarter], median(q), q[3 * quarter]].map((v) => py(clamp(v, 0, high)))
-    parts.push(`<path class="violin" fill="${colour}" fill-opacity="${[0, 0.2, 0.5][i]}" stroke="${colour}" d="${line([...side(-1), ...side(1).reverse()])}Z"/>`)
-    parts.push(`<line class="quartile" x1="${px(i)}" x2="${px(i)}" y1="${q1}" y2="${q3}"/><circle class="median" cx="${px(i)}" cy="${q2}" r="3.4"/>`)
-    points.push({ x: px(i), y: q2, text: [name, `median ${number(median(q))}`, `middle half ${number(q[quarter])} to ${number(q[3 * quarter])}`, `all ${number(q[0])} to ${number(q.at(-1))}`] })
+    const closed = `${line([...side(-1), ...side(1).reverse()])}Z`
+    const fill = `fill="${colour}" fill-opacity="${[0, 0.2, 0.5][i]}" stroke="${colour}"`
+    parts.push(`<path class="violin" ${fill} d="${closed}"/>`)
+    parts.push(`<line class="quartile" x1="${px(i)}" x2="${px(i)}" y1="${q1}" y2="${q3}"/>`)
+    parts.push(`<circle class="median" cx="${px(i)}" cy="${q2}" r="3.4"/>`)
+    const [middle, all] = [[q[quarter], q[3 * quarter]], [q[0], q.at(-1)]].map((pair) => pair.map(number).join(" to "))
+    points.push({ x: px(i), y: q2, text: [name, `median ${number(median(q))}`, `middle half ${middle}`, `all ${all}`] })
   })
   const label = moments.filter(([, q]) => q).map(([name, q]) => `${name} median ${number(median(q))}`).join(", ")
   return { frame, markup: parts.join(""), label, at: (x) => nearestOf(points, x) }
@@ -201,38 +218,62 @@ function curve({ run, now, w, h, colour, data, scales }) {
   const { px, py, m, frame, top } = axes(w, h, {
     x: scales.spread, y: [low, high], xTitle: "weights removed", yTitle: "test accuracy (%)",
     caption: `${percent(accuracy)} trained again, ${percent(run.pruned[now])} before`,
-    xTicks: data.sparsities.map((s) => [spaced(s), percent(s)]), yTicks: niceTicks(low, high, 5).map((v) => [v, `${v}`]),
+    xTicks: data.sparsities.map((s) => [spaced(s), percent(s)]),
+    yTicks: niceTicks(low, high, 5).map((v) => [v, `${v}`]),
   })
-  const path = (of, values) => of.sparsities.map((s, i) => [px(spaced(s)), values[i]]).filter(([, v]) => v != null).map(([x, v]) => [x, py(100 * v)])
+  const path = ({ sparsities }, values) =>
+    line(sparsities.flatMap((s, i) => (values[i] == null ? [] : [[px(spaced(s)), py(100 * values[i])]])))
   const parts = [frame]
-  for (const other of data.runs) if (other !== run) parts.push(`<path class="other" d="${line(path(other, other.tuned))}"/>`)
-  if (run.dense != null) parts.push(`<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${py(100 * run.dense)}" y2="${py(100 * run.dense)}"/>`)
-  parts.push(`<path class="before" stroke="${colour}" d="${line(path(run, run.pruned))}"/><path class="after" stroke="${colour}" d="${line(path(run, run.tuned))}"/>`)
+  for (const other of data.runs) if (other !== run) parts.push(`<path class="other" d="${path(other, other.tuned)}"/>`)
+  const dense = run.dense == null ? null : py(100 * run.dense)
+  if (dense != null) parts.push(`<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${dense}" y2="${dense}"/>`)
+  parts.push(`<path class="before" stroke="${colour}" d="${path(run, run.pruned)}"/>`)
+  parts.push(`<path class="after" stroke="${colour}" d="${path(run, run.tuned)}"/>`)
   const points = run.sparsities.map((s, i) => ({
     x: px(spaced(s)), y: py(100 * (run.tuned[i] ?? low / 100)), sparsity: s,
-    text: [`${percent(s)} removed`, `${percent(run.tuned[i])} trained again`, `${percent(run.pruned[i])} right after pruning`],
+    text: [
+      `${percent(s)} removed`, `${percent(run.tuned[i])} trained again`, `${percent(run.pruned[i])} right after pruning`,
+    ],
   }))
   const dot = points[now]
-  const here = !dot || accuracy == null ? "" : `<line class="here" x1="${dot.x}" x2="${dot.x}" y1="${m.top}" y2="${h - m.bottom}"/><circle class="dot" fill="${colour}" cx="${dot.x}" cy="${dot.y}" r="6.5"/>`
-  const label = `${percent(accuracy)} right at ${percent(run.sparsities[now])} sparsity, ${percent(run.pruned[now])} right after pruning, dense ${percent(run.dense)}`
+  const here = !dot || accuracy == null ? "" :
+    `<line class="here" x1="${dot.x}" x2="${dot.x}" y1="${m.top}" y2="${h - m.bottom}"/>` +
+    `<circle class="dot" fill="${colour}" cx="${dot.x}" cy="${dot.y}" r="6.5"/>`
+  const label = `${percent(accuracy)} at ${percent(run.sparsities[now])} sparsity trained again, ` +
+    `${percent(run.pruned[now])} right after pruning, dense ${percent(run.dense)}`
   return { frame: parts.join(""), markup: top + here, label, at: (x) => nearestOf(points, x) }
 }
 
 const VIEWS = [
-  { key: "saliency", draw: saliency, height: 176, title: "Saliency", about: "The layer's weights by score. Pale: removed; solid: kept; dashed: the highest score removed. The lowest bar holds all below." },
-  { key: "spectra", draw: spectra, height: 190, title: "Kronecker spectra", about: "Eigenvalues of the Fisher's factors A (inputs) and S (gradients). Dotted: before pruning; solid: after." },
-  { key: "jacobians", draw: jacobians, height: 176, title: "Jacobian singular values", about: "How the layer stretches small changes of its input. Dot: median; bar: middle half." },
-  { key: "curve", draw: curve, height: 190, title: "Accuracy", about: "Solid: trained again; dotted: right after pruning; dashed: dense; thin: the other runs. Click a point to go there." },
+  {
+    key: "saliency", draw: saliency, height: 176, title: "Saliency",
+    about: "The layer's weights by score. Pale: removed; solid: kept; dashed: the highest score removed. " +
+      "The lowest bar holds all below.",
+  },
+  {
+    key: "spectra", draw: spectra, height: 190, title: "Kronecker spectra",
+    about: "Eigenvalues of the Fisher's factors A (inputs) and S (gradients). Dotted: before pruning; solid: after.",
+  },
+  {
+    key: "jacobians", draw: jacobians, height: 176, title: "Jacobian singular values",
+    about: "How the layer stretches small changes of its input. Dot: median; bar: middle half.",
+  },
+  {
+    key: "curve", draw: curve, height: 190, title: "Accuracy",
+    about: "Solid: trained again; dotted: right after pruning; dashed: dense; thin: the other runs. " +
+      "Click a point to go there.",
+  },
 ]
 
 // What panels of a row have in common, so that they compare: one scale for all runs and sparsities.
 function sharedScales(data, layer) {
   const all = (pick) => data.runs.flatMap(pick).filter((v) => v != null)
-  const spectrum = (r) => [r.spectra.start, ...r.spectra.tuned].map((m) => m?.[layer]).filter(Boolean).flatMap((m) => [m.A, m.S])
+  const here = (moments) => moments.map((m) => m?.[layer]).filter(Boolean)
+  const spectrum = ({ spectra }) => here([spectra.start, ...spectra.tuned]).flatMap((m) => [m.A, m.S])
   const eigen = all((r) => spectrum(r).flatMap((c) => c.v))
-  const last = Math.log10(Math.max(2, ...all((r) => spectrum(r).flatMap((c) => c.i))))
-  const singular = all((r) => [r.jacobians.start, ...r.jacobians.pruned, ...r.jacobians.tuned].map((m) => m?.[layer]).filter(Boolean)
-    .map((q) => Math.min(q.at(-1), 2 * q[Math.round(0.95 * (q.length - 1))])))
+  const last = Math.log10(Math.max(2, ...all((r) => spectrum(r).map((c) => data.indices[c.of][c.v.length - 1] ?? 1))))
+  const most = (q) => Math.min(q.at(-1), 2 * q[Math.round(0.95 * (q.length - 1))])
+  const singular = all(({ jacobians: j }) => here([j.start, ...j.pruned, ...j.tuned]).map(most))
   const accuracy = all((r) => [...r.tuned, ...r.pruned, r.dense]).map((v) => 100 * v)
   const spread = data.sparsities.map(spaced)
   const [a, b] = [Math.min(...spread), Math.max(...spread)]
@@ -246,7 +287,7 @@ function sharedScales(data, layer) {
   }
 }
 
-// Where a run's scores lie over all its sparsities, so that the threshold moves and the axis stays; the lowest 0.2% left out.
+// Where a run's scores lie over all its sparsities (but the lowest 0.2%), so that the threshold moves and the axis stays.
 function scoreRange(run, layer) {
   const spans = run.saliency.filter((bins) => bins?.layers[layer]).map((bins) => {
     const { kept, removed } = bins.layers[layer]

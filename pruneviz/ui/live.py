@@ -30,8 +30,8 @@ def panel(store: Store, ids: Sequence[str]) -> None:
 
 def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
     runs = [store.run(id_) for id_ in ids]
-    if active and all(run.state in ENDED for run in runs):
-        st.rerun()  # the last one ended: draw the page once more, and stop polling
+    if active == all(run.state in ENDED for run in runs):
+        st.rerun()  # the last one ended, or one was resumed: draw the page anew, without or with polling
     places = store.runs().set_index("id")["position"].to_dict()
     names = base.labels(runs)
     done = sum(run.state == "succeeded" for run in runs)

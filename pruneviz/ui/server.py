@@ -17,7 +17,13 @@ from pruneviz.jobs.local import lifespan_supervisor
 from pruneviz.store import default_path
 
 ICON = str(Path(__file__).with_name("icon.svg"))
-STYLE = "<style>.stMainBlockContainer { padding: 3.5rem clamp(1rem, 3vw, 3rem) 4rem; }</style>"
+STYLE = """<style>
+.stMainBlockContainer { padding: 3.5rem clamp(1rem, 3vw, 3rem) 4rem; }
+/* text on a selected pill: no primary colour reads both on its own tint and under white */
+[data-testid="stButtonGroup"] [data-selected="true"] p, [data-testid="stSliderThumbValue"] p {
+  color: light-dark(#0b121d, #e9edf4);
+}
+</style>"""
 log = logging.getLogger("pruneviz")
 _POLICY = {
     "default-src": "'self'",

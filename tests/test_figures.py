@@ -1,0 +1,395 @@
+"""Figures: the numbers in the tables, what is drawn of them, and how much of it goes to a browser."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pruneviz import figures
+from pruneviz.config import RunConfig
+from pruneviz.figures import FIGURES, base, saliency, spectra
+from pruneviz.figures.compare import payload
+from pruneviz.figures.saliency import cut
+from pruneviz.figures.spectra import condition, effective_rank
+from pruneviz.methods import METHODS
+
+SPARSITIES = (0.5, 0.9, 0.98)
+LAYERS = ["1", "3"]
+SIZES = np.array([1000, 200])
+EDGES = np.linspace(-3, 0, 61)
+
+
+@dataclass
+class HandMade:
+    """A run whose numbers are known: what figures read of a stored one."""
+
+    config: RunConfig
+    probes: dict[str, tuple[dict[str, np.ndarray], list[str]]] = field(default_factory=dict)
+    accuracy: dict[float, float] = field(default_factory=dict)
+    state: str = "succeeded"
+
+    @property
+    def id(self) -> str:
+        return self.config.id
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        return {name: {"sha256": name} for name in self.probes}
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        rows = [(0.0, "dense", "test", "accuracy", 0.97)] if self.accuracy else []
+        for s, value in self.accuracy.items():
+            left = round(1200 * (1 - s))
+            rows += [
+                (s, "pruned", "test", "accuracy", value / 2), (s, "pruned", "", "reached", s), (s, "pruned", "", "parameters", left),
+                (s, "tuned", "test", "accuracy", value), (s, "tuned", "", "reached", s), (s, "tuned", "", "parameters", left),
+                (s, "tuned", "", "epochs", 45),
+            ]  # fmt: skip
+        table = pd.DataFrame(rows, columns=["sparsity", "stage", "split", "metric", "value"])
+        return table.assign(run=self.id, method=self.config.method, seed=self.config.seed)
+
+    def names(self, probe: str) -> list[str]:
+        return [name for name in self.probes if name.startswith(f"{probe}-")]
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        return self.probes[name][0] if name in self.probes else {}
+
+    def layers(self, name: str) -> list[str]:
+        return self.probes[name][1] if name in self.probes else []
+
+
+def histograms(sparsity: float) -> dict[str, np.ndarray]:
+    """Every layer has its scores spread evenly over the bins; the lowest ``sparsity`` of them leave."""
+    whole = np.stack([np.bincount(np.arange(n) * 60 // n, minlength=60) for n in SIZES])
+    removed = np.clip(np.round(sparsity * SIZES)[:, None] - (np.cumsum(whole, 1) - whole), 0, whole).astype(int)
+    return {
+        "edges": EDGES, "kept": whole - removed, "removed": removed, "zeros": np.zeros((2, 2), int), "sizes": SIZES,
+        "alive": (whole - removed).sum(1), "log": np.array([1]), "threshold": np.array([10 ** (3 * sparsity - 3)]),
+    }  # fmt: skip
+
+
+def run(method: str = "snip", accuracy: dict[float, float] | None = None, **settings: Any) -> HandMade:
+    """A finished run with all probes: A0 has equal eigenvalues, the others fall; quantiles rise evenly from 0 to 2."""
+    config = RunConfig(method=method, sparsities=SPARSITIES, **settings)
+    falling = {"A0": np.ones(10), "S0": 0.5 ** np.arange(100.0), "A1": np.r_[1.0, np.zeros(9)], "S1": np.ones(20)}
+    values = {
+        "quantiles": np.stack([np.linspace(0, 2, 65)] * 2),
+        "mean": np.array([1.0, 0.6]),
+        "spread": np.array([0.5, 0.3]),
+    }
+    probes: dict[str, Any] = {"spectra-start": (falling, LAYERS), "jacobians-start": (values, LAYERS)}
+    for s in SPARSITIES:
+        probes[f"saliency-{s:g}"] = histograms(s), [f"{name}.weight" for name in LAYERS]
+        probes[f"spectra-tuned-{s:g}"] = falling, LAYERS
+        probes |= {f"jacobians-{when}-{s:g}": (values, LAYERS) for when in ("pruned", "tuned")}
+    return HandMade(config, probes, accuracy or {0.5: 0.96, 0.9: 0.9, 0.98: 0.5})
+
+
+@pytest.fixture
+def four() -> list[Any]:
+    return [run(method) for method in ("random", "magnitude", "lottery-ticket", "snip")]
+
+
+def long_run(layers: int = 16, widest: int = 4608, method: str = "snip") -> HandMade:
+    """A deep network with noisy numbers, none of which is short."""
+    rng = np.random.default_rng(0)
+    names = [f"features.{i}" for i in range(layers)]
+    factors = {f"{f}{i}": np.sort(rng.random(widest))[::-1] for f in "AS" for i in range(layers)}
+    values = {
+        "quantiles": np.sort(rng.random((layers, 65)), 1),
+        "mean": rng.random(layers),
+        "spread": rng.random(layers),
+    }
+    counts = rng.integers(1000, 90_000, (2, layers, 60))
+    bars = {
+        "edges": EDGES, "kept": counts[0], "removed": counts[1], "zeros": np.zeros((layers, 2), int), "log": np.array([1]),
+        "sizes": counts.sum((0, 2)), "alive": counts[0].sum(1), "threshold": np.array([0.1234567]),
+    }  # fmt: skip
+    probes: dict[str, Any] = {"spectra-start": (factors, names), "jacobians-start": (values, names)}
+    for s in SPARSITIES:
+        probes |= {f"saliency-{s:g}": (bars, [f"{n}.weight" for n in names]), f"spectra-tuned-{s:g}": (factors, names)}
+        probes |= {f"jacobians-{when}-{s:g}": (values, names) for when in ("pruned", "tuned")}
+    return HandMade(RunConfig(method=method, sparsities=SPARSITIES), probes, {0.5: 0.9})
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_a_figure_is_its_data_then_its_plot(key, four):
+    figure = FIGURES[key]
+    assert figure(four) == figure.plot(figure.data(four))
+    assert getattr(figures, key) is figure
+    assert figure.caption.endswith(".")
+    assert figure.formula
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_a_figure_says_what_its_axes_are_and_tells_its_numbers_in_a_sentence(key, four):
+    drawn = FIGURES[key](four)
+    assert any(axis.title.text for axis in drawn.select_yaxes())
+    assert any(axis.title.text for axis in drawn.select_xaxes())
+    assert any(c.isdigit() for c in base.alt(drawn))
+
+
+@pytest.mark.parametrize("key", FIGURES)
+@pytest.mark.parametrize(
+    "runs", [[], [HandMade(RunConfig(method="snip"), state="running")]], ids=["none", "just begun"]
+)
+def test_nothing_to_show_draws_an_empty_figure_that_says_what_to_do(key, runs):
+    drawn = FIGURES[key](runs)
+    assert len(drawn.data) == 0
+    assert drawn.layout.title.text
+    assert drawn.layout.annotations[0].text.startswith("Choose")
+    assert drawn.layout.annotations[0].text in base.alt(drawn)
+
+
+@pytest.mark.parametrize("key", FIGURES)
+@pytest.mark.parametrize("runs", [1, 4, 9, "deep"])
+def test_a_figure_stays_within_its_budget(key, runs):
+    deep = runs == "deep"
+    drawn = FIGURES[key]([long_run()] if deep else [run("magnitude", seed=seed) for seed in range(runs)])
+    assert 0 < len(drawn.data) <= base.MAX_TRACES
+    assert max(len(trace.x) for trace in drawn.data) <= base.MAX_POINTS
+    assert len(drawn.to_json()) < 150_000
+
+
+@pytest.mark.parametrize("key", FIGURES)
+def test_no_raw_values_and_no_colour_of_a_theme_reach_the_browser(key, four):
+    drawn = FIGURES[key](four)
+    assert not {trace.type for trace in drawn.data} & {"histogram", "violin"}
+    assert drawn.layout.paper_bgcolor == drawn.layout.plot_bgcolor == "rgba(0,0,0,0)"
+    assert drawn.layout.font.color is None
+    assert all(trace.y is None for trace in drawn.data if trace.type == "box")
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", [*base.COLOURS.values(), base.NEUTRAL, base.RED])
+def test_a_colour_has_contrast_on_white_and_on_near_black(colour):
+    dark = _luminance("#0e1117")
+    assert 1.05 / (_luminance(colour) + 0.05) >= 3
+    assert (_luminance(colour) + 0.05) / (dark + 0.05) >= 3
+
+
+def test_every_method_has_a_colour_and_a_marker_of_its_own():
+    assert set(METHODS) <= set(base.COLOURS)
+    assert len(set(base.COLOURS.values())) == len({base.symbol(key) for key in base.COLOURS}) == len(base.COLOURS)
+    assert base.colour("someone-elses") in base.COLOURS.values()
+
+
+def test_a_name_says_no_more_than_it_takes_to_tell_runs_apart():
+    plain, second = run("snip"), run("snip", seed=1)
+    assert base.label(plain) == "SNIP"
+    assert base.label(second, [plain]) == "SNIP · seed 1"
+    assert base.label(second, [run("random")]) == "SNIP"
+    assert base.label(run("random", start="trained")) == "Random · from trained"
+    assert base.label(run("lottery-ticket", survivors="reinit")) == "Lottery ticket · survivors reinit"
+    assert base.label(run("magnitude", rounds=1)) == "Magnitude · one shot"
+
+
+def test_two_runs_never_share_a_name():
+    runs = [
+        run("snip", **settings)
+        for settings in (
+            {}, {"seed": 1}, {"model": "digits-cnn"}, {"model": "digits-cnn", "seed": 1}, {"train": {"epochs": 3}},
+            {"params": {"batches": 2}}, {"start": "trained"}, {"control": "shuffle"}, {"probes": ("saliency",)},
+        )
+    ]  # fmt: skip
+    names = base.labels(runs)
+    assert len(set(names.values())) == len(runs)
+    assert len(set(base.labels(runs[:2], seeds=False).values())) == 1
+
+
+def test_histogram_counts_add_up_to_the_layer(four):
+    table = saliency.data([four[0]], 0.9)
+    for layer, part in table.groupby("layer"):
+        size = dict(zip(["1.weight", "3.weight"], SIZES, strict=True))[layer]
+        assert (part["kept"] + part["removed"]).sum() == part["size"].iloc[0] == size
+        assert part["kept"].sum() == part["alive"].iloc[0]
+        assert part["removed"].sum() == round(0.9 * size)
+
+
+def test_many_runs_show_the_layer_with_most_weights_and_one_run_its_layers(four):
+    assert set(saliency.data(four)["layer"]) == {"1.weight"}  # 10 inputs x 100 outputs against 10 x 20
+    assert set(saliency.data(four, layer="3")["layer"]) == {"3.weight"}
+    assert set(saliency.data(four)["run"]) == {made.id for made in four}
+    assert saliency.data(four[:1])["layer"].unique().tolist() == ["1.weight", "3.weight"]
+
+
+def test_the_threshold_is_drawn_where_the_kept_weights_begin():
+    drawn = figures.saliency([run()], sparsity=0.9)
+    assert [shape.x0 for shape in drawn.layout.shapes] == pytest.approx([-0.3, -0.3])  # log10 of 10 ** (3 * 0.9 - 3)
+    assert {trace.name for trace in drawn.data} >= {"kept", "removed"}
+    assert "10⁻¹" in drawn.layout.xaxis.ticktext
+
+
+def test_a_threshold_of_each_layer_is_read_from_its_histogram():
+    kept = np.array([[0, 0, 5, 8, 8, 0], [0, 0, 0, 0, 3, 9]])
+    removed = np.array([[4, 6, 5, 0, 0, 0], [1, 2, 3, 9, 4, 0]])
+    arrays = {
+        "edges": np.arange(7.0), "kept": kept, "removed": removed, "log": np.array([0]), "threshold": np.array([4.5]),
+    }  # fmt: skip
+    assert cut(arrays, 0) == pytest.approx(2.5)  # half of the bin from 2 to 3 was removed
+    assert cut(arrays, 1) == 4.5  # here the run's highest removed score lies in the layer's own last bin
+
+
+def test_scores_of_exactly_zero_are_counted_beside_a_log_axis():
+    made = run()
+    made.probes["saliency-0.9"][0]["zeros"] = np.array([[0, 12], [1, 2]])
+    drawn = figures.saliency([made], sparsity=0.9)
+    assert any("12 are 0" in note.text for note in drawn.layout.annotations)
+    assert figures.note(drawn).startswith("15 scores of exactly 0 (14 of them removed)")
+
+
+def test_a_sparsity_that_was_not_recorded_shows_its_nearest_and_says_so():
+    drawn = figures.saliency([run()], sparsity=0.97)
+    assert "no 97%" in figures.note(drawn)
+    assert "98%" in drawn.layout.title.text
+
+
+def test_a_layer_that_lost_everything_is_red():
+    made = run()
+    made.probes["saliency-0.9"][0]["alive"] = np.array([100, 0])
+    table = figures.layers.data([made], 0.9)
+    assert table["removed"].tolist() == pytest.approx([0.9, 1])
+    drawn = figures.layers.plot(table)
+    assert drawn.data[0].marker.color == (base.colour("snip"), base.RED)
+    assert drawn.data[0].text == ("", "empty")
+    assert "1 layers lost everything" in base.alt(drawn)
+
+
+@pytest.mark.parametrize("n", [1, 7, 300])
+def test_the_effective_rank_of_equal_eigenvalues_is_their_number(n):
+    assert effective_rank(np.full(n, 0.3)) == pytest.approx(n)
+    assert effective_rank(np.r_[np.full(n, 0.3), np.zeros(5)]) == pytest.approx(n)
+    assert effective_rank(np.zeros(n)) == 0
+
+
+def test_the_condition_number_is_infinite_where_rounding_hides_the_smallest_eigenvalue():
+    assert condition(np.array([8.0, 4.0, 2.0])) == 4
+    assert condition(np.array([8.0, 4.0, 0.0])) == condition(np.array([1.0, 1e-9])) == np.inf
+
+
+def test_spectra_are_descending_and_long_ones_are_thinned(four):
+    table = spectra.data([long_run(layers=1)])
+    for _, part in table.groupby(["factor", "when"]):
+        assert part["eigenvalue"].is_monotonic_decreasing
+        assert part["index"].iloc[[0, -1]].tolist() == [1, 4608]
+        assert len(part) <= base.MAX_POINTS
+    assert set(spectra.data(four, layer="1")["when"]) == {"before", "after"}
+    assert spectra.data(four, layer="1").query("factor == 'A'")["rank"].unique() == pytest.approx([10])
+
+
+def test_boxes_are_the_quantiles_of_the_recorded_values():
+    row = figures.jacobians.data([run()], 0.9).iloc[0]
+    assert [row[key] for key in ("low", "q1", "median", "q3", "high")] == pytest.approx([0.1, 0.5, 1, 1.5, 1.9])
+
+
+def test_the_trend_averages_layers_and_begins_before_pruning():
+    table = figures.trend.data([run()])
+    assert table["mean"].unique() == pytest.approx([0.8])
+    assert sorted(table["sparsity"].unique()) == [0, *SPARSITIES]
+    assert figures.trend.data([run()], layer="3")["spread"].unique() == pytest.approx([0.3])
+
+
+def test_a_point_is_the_mean_over_seeds_with_its_range():
+    runs = [run("snip", {0.9: value}, seed=i) for i, value in enumerate((0.80, 0.86, 0.95))]
+    table = figures.curves.data(runs)
+    point = table[table["stage"] == "tuned"].iloc[0]
+    assert (point["mean"], point["low"], point["high"]) == pytest.approx((0.87, 0.80, 0.95))
+    assert (point["seeds"], point["label"], point["x"]) == (3, "SNIP", 0.9)
+    dense = table[table["stage"] == "dense"].iloc[0]
+    assert (dense["mean"], dense["seeds"]) == (pytest.approx(0.97), 3)
+    drawn = figures.curves(runs)
+    line = next(trace for trace in drawn.data if trace.mode == "lines+markers")
+    assert line.y == pytest.approx([87])
+    assert drawn.layout.shapes[0].y0 == pytest.approx(97)
+    assert "80.0% to 95.0% over 3 seeds" in line.customdata[0]
+
+
+def test_start_and_departure_make_a_line_of_their_own():
+    runs = [run("random"), run("random", start="trained"), run("random", seed=1)]
+    drawn = figures.curves(runs)
+    names = [trace.name for trace in drawn.data if trace.mode == "lines+markers"]
+    assert sorted(names) == ["Random", "Random · from trained"]
+    assert len({trace.line.dash for trace in drawn.data if trace.name in names}) == 2
+    assert len({trace.line.color for trace in drawn.data if trace.name in names}) == 1
+
+
+def test_the_sparsity_axis_does_not_squeeze_its_end():
+    ticks = base.sparsity_axis([0.5, 0.9, 0.95, 0.98])
+    gaps = np.diff(ticks["tickvals"])
+    assert ticks["ticktext"] == ["50%", "90%", "95%", "98%"]
+    assert gaps.min() > 0.4 * gaps.max()
+
+
+@pytest.mark.parametrize(("x", "expected"), [("parameters", 120), ("epochs", 45), ("sparsity", 0.9)])
+def test_the_x_axis_is_what_was_asked_for(x, expected):
+    table = figures.curves.data([run("snip", {0.9: 0.8})], x=x)
+    assert table[table["stage"] == "tuned"]["x"].tolist() == [expected]
+    assert figures.curves([run()], x=x).layout.xaxis.title.text
+
+
+def test_epochs_right_after_pruning_leave_out_those_of_the_training_again():
+    made = run("snip", {0.9: 0.8})
+    table = figures.curves.data([made], x="epochs", stage="both").set_index("stage")["x"]
+    assert table["tuned"] - table["pruned"] == made.config.after_pruning.epochs
+
+
+def test_the_error_scale_spreads_accuracies_near_one_hundred():
+    drawn = figures.curves([run()], scale="error")
+    line = next(trace for trace in drawn.data if trace.mode == "lines+markers")
+    assert line.y == pytest.approx([-np.log10(0.04), -np.log10(0.1), -np.log10(0.5)])
+
+
+def test_the_grid_has_a_column_a_run_and_marks_the_sparsity(four):
+    table = figures.compare.data(four, 0.9)
+    assert list(table["run"].unique()) == [made.id for made in four]
+    marked = table[(table["view"] == "curve") & (table["mark"] == 1)]
+    assert marked["x"].tolist() == [0.9] * 4
+    bars = table[(table["view"] == "saliency") & (table["run"] == four[0].id)]
+    assert bars["y"].sum() == SIZES[0]
+
+
+def test_the_payload_holds_every_layer_and_sparsity_of_every_run(four):
+    sent = payload(four)
+    assert sent["sparsities"] == list(SPARSITIES)
+    assert [layer["name"] for layer in sent["layers"]] == LAYERS
+    assert sent["layers"][sent["layer"]]["size"] == max(layer["size"] for layer in sent["layers"])
+    for sending in sent["runs"]:
+        assert len(sending["saliency"]) == len(sending["spectra"]["tuned"]) == len(sending["jacobians"]["pruned"]) == 3
+        bars = sending["saliency"][1]["layers"][0]
+        assert sum(bars["kept"]) == bars["alive"] == 100
+        assert sum(bars["removed"]) == 900
+        assert sending["tuned"] == [0.96, 0.9, 0.5]
+        assert sending["spectra"]["start"][0]["A"]["rank"] == pytest.approx(10)
+    assert json.loads(json.dumps(sent, allow_nan=False)) == sent
+
+
+@pytest.mark.parametrize("layers", [3, 16, 60])
+def test_the_payload_stays_small(layers):
+    runs = [long_run(layers, 500, method) for method in ("snip", "random", "magnitude", "lottery-ticket")]
+    sent = payload(runs)
+    assert len(json.dumps(sent, separators=(",", ":"))) <= 300_000
+    quantiles = sent["runs"][0]["jacobians"]["start"][0]
+    assert (len(quantiles) - 1) % 4 == 0  # quartiles are among them
+    assert len(sent["layers"]) + sent["left_out"] == layers
+    assert (
+        sum(sent["runs"][0]["saliency"][0]["layers"][0]["kept"])
+        == long_run(layers, 500).probes["saliency-0.5"][0]["kept"][0].sum()
+    )
+
+
+def test_a_run_without_probes_still_has_its_curve():
+    bare = HandMade(RunConfig(method="snip", sparsities=SPARSITIES, probes=()), {}, {0.5: 0.9, 0.9: 0.8})
+    sent = payload([bare, run()])
+    assert sent["runs"][0]["saliency"] == [None, None]
+    assert sent["runs"][0]["tuned"] == [0.9, 0.8]
