@@ -158,12 +158,20 @@ class _Run:
     def dense(self) -> Generator[Event, None, Dense]:
         """The dense network: from the cache, or trained while its epochs go by."""
         epochs = self.shared.cache.get(self.config, self.data, self.shared.device)
+        told = False
         while True:
             try:
                 step = next(epochs)
             except StopIteration as end:
+                if not told:  # another run trained it: its history is this run's too
+                    for row in end.value.history:
+                        values = {name: row[name] for name in ("train_loss", "val_loss", "val_accuracy")}
+                        yield self.epoch(
+                            Epoch(row["epoch"], self.config.train.epochs, values), "dense", "dense network"
+                        )
                 self.spent = float(self.config.train.epochs)
                 return end.value
+            told = told or not isinstance(step, str)
             yield self.say("dense", step) if isinstance(step, str) else self.epoch(step, "dense", "training dense")
 
     def scores(self, model: nn.Module, task: Task, mask: Mask) -> Scores:

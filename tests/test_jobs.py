@@ -96,6 +96,13 @@ def gone(pid: int) -> bool:
         return False
 
 
+def freeze(store: Store, pid: int) -> None:
+    """Stop a process where it stands, but not while it writes: the database would be frozen with it."""
+    with store._write():
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.02)
+
+
 def numbers(store: Store, id_: str) -> dict[tuple, float]:
     return {tuple(row[:-1]): row[-1] for row in store.metrics([id_]).fillna("nan").values.tolist()}
 
@@ -164,7 +171,7 @@ def test_cancel_ends_a_process_that_does_not_answer(served):
     store, _ = served
     cancelled, other = store.queue([config(LONG, seed=8), config(1, seed=8)])
     pid = worker_of(store, cancelled)
-    os.kill(pid, signal.SIGSTOP)  # it cannot find out by itself
+    freeze(store, pid)  # it cannot find out by itself
     store.cancel(cancelled)
     assert until(lambda: gone(pid)) < 15
     until(lambda: state(store, other) == "succeeded")
@@ -186,7 +193,7 @@ def test_a_zombies_report_is_refused(served):
     store, process = served
     (id_,) = store.queue([config(LONG, seed=6)])
     pid = worker_of(store, id_)
-    process.send_signal(signal.SIGSTOP)  # nobody tells the worker; it must find out by itself
+    freeze(store, process.pid)  # nobody tells the worker; it must find out by itself
     try:
         store.reconcile(dead=pid)
         store.resume(id_)

@@ -234,3 +234,11 @@ def test_a_store_opened_for_reading_shows_what_is_there_and_takes_nothing(store)
     assert nothing.runs().empty
     assert not (store.path / "nowhere").exists()
     nothing.close()
+
+
+def test_damaged_weights_are_refused(store):
+    finish(store)
+    path = store.folder(ID) / "weights-shot-0.5.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"half")
+    with pytest.raises(StoreError, match="are damaged"):
+        store.weights(ID, "shot-0.5")

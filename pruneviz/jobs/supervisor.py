@@ -8,18 +8,19 @@ import signal
 import time
 from collections.abc import Mapping
 from multiprocessing import connection, forkserver
-from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pruneviz.errors import NoSuchRun
 from pruneviz.jobs import devices
 from pruneviz.jobs.recording import BEAT, fail, full_name, share_cores
 from pruneviz.jobs.worker import serve
 from pruneviz.store import Store
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 POLL = 0.2  # seconds between looks at the store
 PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL for a worker whose run was taken away
@@ -71,12 +72,14 @@ def work(store_path: Path | str | None = None, device: str | None = None, *, onc
 class Supervisor:
     """Looks after one device. Nothing here blocks: :meth:`step` is called again and again."""
 
-    def __init__(self, store: Store, device: str, about: Mapping[str, Any], *, context: BaseContext):
+    def __init__(
+        self, store: Store, device: str, about: Mapping[str, Any], *, context: SpawnContext | ForkServerContext
+    ):
         self.store, self.device, self.about = store, device, about
         self.worker: BaseProcess | None = None
         self._context = context
         self._group: list[str] = []  # what the worker was given
-        self._claimed: set[str] = set()  # what it was seen to run
+        self._finished: set[str] = set()  # what it was seen to finish
         self._stopped_at: float | None = None  # when the worker was told to stop
         self._beat_at = 0.0
         self._deaths = 0
@@ -146,20 +149,14 @@ class Supervisor:
         _say(self.device, f"worker {worker.pid} takes {len(self._group)} run{'s' * (len(self._group) > 1)}")
 
     def _look_after(self, worker: BaseProcess) -> None:
-        running = set(self.store.running(worker.pid or 0))
-        if self._stopped_at is None:
-            if any(self._taken_away(id_) for id_ in self._claimed - running):
+        """Stop a worker whose run was cancelled or declared lost, before long computations let it find out by itself."""
+        for id_, state in self.store.claimed(worker.pid or 0).items():
+            if state in ("succeeded", "failed"):
+                self._finished.add(id_)  # whatever is done with it afterwards is no concern of this worker
+            elif state != "running" and id_ in self._group and id_ not in self._finished and self._stopped_at is None:
                 self._stop(worker)
-        elif time.time() - self._stopped_at > PATIENCE:
+        if self._stopped_at is not None and time.time() - self._stopped_at > PATIENCE:
             worker.kill()
-        self._claimed = running
-
-    def _taken_away(self, id_: str) -> bool:
-        """Whether a run that the worker no longer runs was cancelled, declared lost or deleted, rather than finished."""
-        try:
-            return self.store.status(id_)["state"] not in ("succeeded", "failed")
-        except NoSuchRun:
-            return True
 
     def _stop(self, worker: BaseProcess) -> None:
         self._stopped_at = time.time()
@@ -177,7 +174,7 @@ class Supervisor:
             self._died(f"ended with exit status {code}")
         _say(self.device, f"worker {pid} ended ({code})")
         worker.close()
-        self.worker, self._stopped_at, self._claimed = None, None, set()
+        self.worker, self._stopped_at, self._finished = None, None, set()
 
     def _died(self, how: str) -> None:
         """A worker died without a run: after a few of them it is no accident, and the group fails instead of spinning."""
@@ -191,7 +188,7 @@ class Supervisor:
             fail(self.store, self._group, reason, device=self.device)
 
 
-def _context() -> BaseContext:
+def _context() -> SpawnContext | ForkServerContext:
     """A fork server that has imported torch and starts a worker in milliseconds; elsewhere every worker starts afresh."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")

@@ -21,7 +21,7 @@ from platformdirs import user_data_dir
 from safetensors.numpy import save_file
 
 from pruneviz.config import RunConfig
-from pruneviz.errors import NoSuchRun, StaleAttempt
+from pruneviz.errors import NoSuchRun, StaleAttempt, StoreError
 from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
 from pruneviz.store.archive import (
     EMPTY_ROW,
@@ -121,7 +121,7 @@ class Store:
                 return self._samples.run(id_)
             raise
         config = RunConfig(**json.loads(row["config"]))
-        return Run(id_, config, row["state"], row, self.metrics([id_]), self.history([id_]), self.folder(id_))
+        return Run(id_, config, row["state"], row, self.folder(id_), lambda table: getattr(self, table)([id_]))
 
     def status(self, id_: str) -> dict[str, Any]:
         """One row of the database, without numbers and arrays: cheap enough to poll. Raises NoSuchRun."""
@@ -273,11 +273,13 @@ class Store:
                 ).rowcount
             )
 
+    def claimed(self, worker: int) -> dict[str, str]:
+        """Run -> state, of those that a process was the last to claim."""
+        return {r["id"]: r["state"] for r in self._db.execute("select id, state from runs where worker = ?", (worker,))}
+
     def running(self, worker: int) -> list[str]:
         """The runs that a process has claimed and not ended."""
-        return [
-            r["id"] for r in self._db.execute("select id from runs where state = 'running' and worker = ?", (worker,))
-        ]
+        return [id_ for id_, state in self.claimed(worker).items() if state == "running"]
 
     def release(self, worker: int) -> list[str]:
         """Queue again, in their old places, what a process was running: whoever takes them goes on where it stopped."""
@@ -313,13 +315,16 @@ class Store:
         return {n.removeprefix("weights-"): entry for n, entry in files.items() if n.startswith("weights-")}
 
     def weights(self, id_: str, stage: str) -> dict[str, np.ndarray]:
-        """The network at the end of a stage, as the pipeline packed it. Raises NoSuchRun."""
+        """The network at the end of a stage, as the pipeline packed it. Raises NoSuchRun, and StoreError if damaged."""
         entry = self.finished_stages(id_).get(stage)
         if entry is None:
             raise NoSuchRun(
                 f"Run {id_} holds no weights of stage {stage!r}; it has {', '.join(self.finished_stages(id_)) or 'none'}."
             )
-        return dict(read_arrays(self.folder(id_) / f"weights-{stage}.safetensors", entry["sha256"])[0])
+        path = self.folder(id_) / f"weights-{stage}.safetensors"
+        if not path.is_file() or sha256_of(path) != entry["sha256"]:
+            raise StoreError(f"The weights of stage {stage} of run {id_} are damaged. Delete the run and run it again.")
+        return read_arrays(path)[0]
 
     def register(self, device: str, pid: int, info: Mapping[str, Any]) -> None:
         """A supervisor's sign of life, with what it knows of its device."""

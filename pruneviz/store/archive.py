@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -33,10 +33,19 @@ class Run:
     config: RunConfig
     state: str
     row: Mapping[str, Any]
-    metrics: pd.DataFrame
-    history: pd.DataFrame
     folder: Path
+    numbers: Callable[[str], pd.DataFrame]  # "metrics" or "history" -> table
     source: str = "store"
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """run, method, seed, sparsity, stage, split, metric, value; read on first use."""
+        return self.numbers("metrics")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """run, stage, epoch, metric, value; read on first use."""
+        return self.numbers("history")
 
     @cached_property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -49,24 +58,21 @@ class Run:
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """The arrays recorded under a name; empty where there are none."""
-        return (
-            read_arrays(self.folder / f"{name}.safetensors", self.files[name]["sha256"])[0]
-            if name in self.files
-            else {}
-        )
+        return _probe(self.folder / f"{name}.safetensors", self.files[name]["sha256"])[0] if name in self.files else {}
 
     def layers(self, name: str) -> list[str]:
         """The layer names that belong to a recorded array's first axis, in order."""
-        return (
-            read_arrays(self.folder / f"{name}.safetensors", self.files[name]["sha256"])[1]
-            if name in self.files
-            else []
-        )
+        return _probe(self.folder / f"{name}.safetensors", self.files[name]["sha256"])[1] if name in self.files else []
 
 
-@lru_cache(maxsize=2000)
-def read_arrays(path: Path, sha256: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """A safetensors file and its layer names; ``sha256`` makes the cache follow the content."""
+@lru_cache(maxsize=1000)
+def _probe(path: Path, sha256: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A probe's arrays (some kB), kept; ``sha256`` makes the cache follow the content."""
+    return read_arrays(path)
+
+
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A safetensors file and its layer names."""
     try:
         with safe_open(path, framework="np") as file:
             layers = (file.metadata() or {}).get("layers", "")
@@ -127,7 +133,8 @@ def _exported(folder: Path) -> Run:
         row = {**content["row"], "id": id_, "config": config.model_dump_json(), "state": "succeeded"}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{folder / 'run.json'} is not an exported run ({error}). Export it again.") from None
-    return Run(id_, config, "succeeded", row, metrics, history, folder, "samples")
+    tables = {"metrics": metrics, "history": history}
+    return Run(id_, config, "succeeded", row, folder, tables.__getitem__, "samples")
 
 
 def write_export(run: Run, to: Path, *, weights: bool) -> Path:

@@ -101,7 +101,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
   const gone = 1 - bars.alive / bars.size
   const zeros = bars.zeros ? `, ${count(bars.zeros)} are 0` : ""
   const { px, py, m, frame, top: caption } = axes(w, h, {
-    x, y: [0, top * 1.08], caption: `${percent(gone)} removed, cut at ${number(bars.cut)}${zeros}`,
+    x, y: [0, top * 1.08], caption: `${percent(gone)} removed, cut at ${number(bars.cut)}${w > 280 ? zeros : ""}`,
     xTicks: log ? powerTicks(...x, 4) : niceTicks(...x, 4).map((v) => [v, number(v)]),
     yTicks: niceTicks(0, top, 3).map((v) => [v, short(v)]),
     xTitle: log ? "score (log scale)" : "score", yTitle: "weights per bin",
@@ -141,7 +141,7 @@ function spectra({ run, now, layer, w, h, colour, data, scales }) {
   const ranked = (f) => `${f} ${(after[f].rank ?? 0).toFixed(1)} of ${after[f].of}`
   const { px, py, frame, top } = axes(w, h, {
     x: [-0.1 * last, last], y: [low, high], xTitle: "index (log scale)", yTitle: "eigenvalue",
-    caption: `effective rank ${["A", "S"].map(ranked).join(", ")}`,
+    caption: `rank ${["A", "S"].map(ranked).join(", ")}`,
     xTicks: [1, 3, 10, 30, 100, 300, 1000, 3000].filter((i) => Math.log10(i) <= last).map((i) => [Math.log10(i), i]),
     yTicks: powerTicks(low, high, 4),
   })
@@ -180,7 +180,7 @@ function outline(q, low, high) {
 
 function jacobians({ run, now, layer, w, h, colour, scales }) {
   const { start, pruned, tuned } = run.jacobians
-  const moments = [["before", start], ["pruned", pruned[now]], ["trained again", tuned[now]]]
+  const moments = [["before", start], ["pruned", pruned[now]], ["trained", tuned[now]]]
     .map(([name, all]) => [name, all?.[layer.index]])
   if (!moments.some(([, q]) => q)) return missing(h, "no Jacobians of this layer recorded")
   const high = scales.jacobians
@@ -252,7 +252,7 @@ const VIEWS = [
   },
   {
     key: "spectra", draw: spectra, height: 190, title: "Kronecker spectra",
-    about: "Eigenvalues of the Fisher's factors A (inputs) and S (gradients). Dotted: before pruning; solid: after.",
+    about: "Eigenvalues of the Fisher's factors A (inputs) and S (gradients). Dotted: before pruning; solid: after. Rank: the effective one.",
   },
   {
     key: "jacobians", draw: jacobians, height: 176, title: "Jacobian singular values",

@@ -1,0 +1,33 @@
+"""Remake the screenshots of the README from the real app on its samples: ``python docs/screenshots.py``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "browser")]
+
+from conftest import FLAGS, serve  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+SHOTS = (("compare", "light", 1180), ("saliency", "dark", 1080), ("run", "light", 820), ("jacobians", "dark", 1080))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
+        server = serve(Path(folder) / "store")
+        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        for name, scheme, height in SHOTS:
+            page = browser.new_context(viewport={"width": 1280, "height": height}, color_scheme=scheme).new_page()
+            page.goto(f"{server.url}/{name}")
+            page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+            page.wait_for_timeout(2500)
+            page.screenshot(path=HERE / f"{name}-{scheme}.png")
+        browser.close()
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
