@@ -155,25 +155,24 @@ def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments:
 
 
 def _show(found: dict[str, list[dict]]) -> None:
-    dense = sorted(row["test_accuracy"] for row in found["dense"])
-    if dense:
-        print(f"dense network: test accuracy {_percent(dense[len(dense) // 2])} (median of {len(dense)})")
-    _table(
-        ("method", "start", "sparsity", "median", "low", "high", "seeds"),
-        [
-            (
-                r["method"],
-                r["start"],
-                f"{r['sparsity']:g}",
-                *(_percent(r[k]) for k in ("median", "low", "high")),
-                r["seeds"],
-            )
-            for r in found["summary"]
-        ],
-        title="test accuracy after training again",
-    )
     for row in found["skipped"]:
         print(f"skipped {row['method']}: {row['reason']}")
+    if not found["summary"]:
+        return
+    dense = sorted(row["test_accuracy"] for row in found["dense"])
+    print(f"dense network: test accuracy {_percent(dense[len(dense) // 2])} (median of {len(dense)})")
+    rows = [
+        (
+            r["method"],
+            r["start"],
+            f"{r['sparsity']:g}",
+            *(_percent(r[k]) for k in ("median", "low", "high")),
+            r["seeds"],
+        )
+        for r in found["summary"]
+    ]
+    title = "test accuracy after training again"
+    _table(("method", "start", "sparsity", "median", "low", "high", "seeds"), rows, title=title)
 
 
 def _percent(value: float) -> str:

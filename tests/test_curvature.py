@@ -11,7 +11,7 @@ from torch import nn
 import pruneviz as pv
 from pruneviz.curvature.gradients import mean_gradient
 from pruneviz.curvature.kronecker import KroneckerFactors
-from pruneviz.errors import UnsupportedLayer
+from pruneviz.errors import InvalidSetting, UnsupportedLayer
 
 
 def _dense_ggn(model: nn.Module, x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
@@ -153,3 +153,21 @@ def test_a_convolution_s_values_are_its_kernel_matrix_s(cnn):
     x, _ = samples(cnn)
     found = pv.jacobian_singular_values(cnn, x)["2"]
     torch.testing.assert_close(found, torch.linalg.svdvals(cnn[2].weight.detach().reshape(4, -1))[None])
+
+
+def test_a_convolution_s_operator_values_are_autograd_s(cnn):
+    x, _ = samples(cnn, 2)
+    found = pv.jacobian_singular_values(cnn, x, conv="operator")
+    hidden = F.relu(cnn[0](x)).detach()
+    for i in range(2):
+        J = torch.autograd.functional.jacobian(lambda v: F.relu(cnn[2](v[None])).flatten(), hidden[i]).flatten(1)
+        torch.testing.assert_close(found["2"][i], torch.linalg.svdvals(J), rtol=1e-6, atol=1e-7)
+    assert found["0"].shape == (2, 36)
+
+
+def test_an_operator_that_is_too_large_is_refused_with_the_mend():
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1))
+    with pytest.raises(UnsupportedLayer, match="8,192 x 1,024"):
+        pv.jacobian_singular_values(model, torch.zeros(1, 1, 32, 32), conv="operator")
+    with pytest.raises(InvalidSetting, match="'kernel' or 'operator'"):
+        pv.jacobian_singular_values(model, torch.zeros(1, 1, 8, 8), conv="dense")

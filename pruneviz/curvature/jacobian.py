@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pruneviz.curvature.gradients import untouched
+from pruneviz.errors import InvalidSetting, UnsupportedLayer
 
 _ACTIVATIONS = frozenset(
     {
@@ -53,20 +54,30 @@ class _Watcher(TorchFunctionMode):
         return result
 
 
-def jacobian_singular_values(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+LARGEST = 4096  # rows and columns of a convolution's operator that is decomposed exactly
+
+
+def jacobian_singular_values(
+    model: nn.Module, x: Tensor, *, conv: Literal["kernel", "operator"] = "kernel"
+) -> dict[str, Tensor]:
     r"""Singular values of every layer's Jacobian, in forward order, descending (Lee et al. 2020, section 3).
 
     Linear: of :math:`J = D W` at each sample, ``D`` the derivative of the activation that follows (identity where none
-    does): [samples, min(out, in)]. Conv2d: of the kernel matrix [out, in k k], which the paper's loss uses: [1, min].
+    does): [samples, min(out, in)]. Conv2d, ``conv="kernel"``: of the kernel matrix [out, in k k], which the paper's loss
+    uses: [1, min]. ``conv="operator"``: of D times the map from input image to output image itself: [samples, min].
     Through W Wᵀ on the smaller side in float64, so small values are right to about 1e-8 of the largest.
+    Raises: UnsupportedLayer, where a convolution's operator has more than 4,096 rows or columns; InvalidSetting.
     """
+    if conv not in ("kernel", "operator"):
+        raise InvalidSetting(f"conv is 'kernel' or 'operator'; found {conv!r}.")
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
     with untouched(model), torch.no_grad(), _Watcher() as watcher:
 
         def hook(name: str) -> Callable:
-            def record(module: nn.Module, inputs: Any, output: Tensor) -> None:
-                outputs[name] = output
+            def record(module: nn.Module, inputs_: Any, output: Tensor) -> None:
+                inputs[name], outputs[name] = inputs_[0], output
                 watcher.own(name, output)
 
             return record
@@ -79,13 +90,28 @@ def jacobian_singular_values(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
                 handle.remove()
     found = {}
     for name in outputs:
-        weight = layers[name].weight.detach()
-        if isinstance(layers[name], nn.Conv2d):
+        layer, weight = layers[name], layers[name].weight.detach()
+        slope = watcher.slopes.get(name, torch.ones_like(outputs[name])).detach()
+        if isinstance(layer, nn.Linear):
+            found[name] = _scaled_rows(weight, slope.reshape(-1, weight.shape[0]))
+        elif conv == "kernel":
             found[name] = torch.linalg.svdvals(weight.flatten(1).double())[None].to(weight.dtype)
         else:
-            slope = watcher.slopes.get(name, torch.ones_like(outputs[name]))
-            found[name] = _scaled_rows(weight, slope.detach().reshape(-1, weight.shape[0]))
+            found[name] = _scaled_rows(_operator(name, layer, inputs[name], slope), slope.flatten(1))
     return found
+
+
+@torch.no_grad()
+def _operator(name: str, layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """The matrix that takes a flat input image to the flat output image: [out pixels, in pixels], column by column."""
+    columns, rows = inputs[0].numel(), outputs[0].numel()
+    if max(rows, columns) > LARGEST:
+        raise UnsupportedLayer(
+            f"The operator of layer {name!r} is {rows:,} x {columns:,}; it is decomposed up to {LARGEST:,} rows and columns. "
+            "Use smaller images, or conv='kernel'."
+        )
+    unit = torch.eye(columns, dtype=layer.weight.dtype, device=layer.weight.device).view(columns, *inputs.shape[1:])
+    return layer._conv_forward(unit, layer.weight, None).flatten(1).T
 
 
 def _scaled_rows(weight: Tensor, slope: Tensor) -> Tensor:
