@@ -20,8 +20,8 @@ from statistics import median
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "browser")]
 
-from conftest import FLAGS, serve  # noqa: E402
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from served import FLAGS, serve  # noqa: E402
 
 PANELS = 16
 MOVES = """async (n) => {

@@ -9,8 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "browser")]
 
-from conftest import FLAGS, serve  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
+from served import FLAGS, serve  # noqa: E402
 
 SHOTS = (("compare", "light", 1180), ("saliency", "dark", 1080), ("run", "light", 820), ("jacobians", "dark", 1080))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import samples
+from problems import samples
 from torch import nn
 
 import pruneviz as pv

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import samples
+from problems import samples
 from torch import nn
 
 import pruneviz as pv

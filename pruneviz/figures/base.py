@@ -270,6 +270,7 @@ def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str
             "title": {"text": ""}, "bgcolor": "rgba(0,0,0,0)",
         },
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": NEUTRAL},
         meta={"alt": alt, "note": note},
     )  # fmt: skip
     fig.update_yaxes({"gridcolor": GRID, "zeroline": False, "ticks": "", "automargin": True})

@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.middleware import Middleware
 from streamlit import config
+from streamlit.runtime.pages_manager import PagesManager
 
 from pruneviz.errors import PrunevizError
 from pruneviz.jobs.local import lifespan_supervisor
@@ -68,6 +69,8 @@ class SecurityHeaders:
 
 
 middleware = [Middleware(SecurityHeaders)]
+# st.navigation says the same, but only once app.py has run: a pasted link may be the server's first visit
+PagesManager.uses_pages_directory = False
 
 
 @asynccontextmanager

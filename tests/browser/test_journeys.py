@@ -7,6 +7,7 @@ import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from served import serve
 
 pytestmark = pytest.mark.browser
 PANELS = ("saliency", "spectra", "jacobians", "curve")
@@ -66,6 +67,21 @@ def panels(visitor) -> dict[str, list[str]]:
     for panel in grid.all():
         found.setdefault(panel.get_attribute("data-view"), []).append(panel.get_attribute("aria-label") or "")
     return found
+
+
+@pytest.mark.parametrize("path", ["run", "curves?metric=loss"])
+def test_a_pasted_link_may_be_a_fresh_server_s_first_visit(chromium, tmp_path, path: str):
+    fresh = serve(tmp_path / "store")
+    try:
+        page = chromium.new_context().new_page()
+        page.goto(f"{fresh.url}/{path}")
+        names = page.get_by_test_id("stSidebarNavLink")
+        names.get_by_text("Kronecker spectra").wait_for(timeout=20_000)
+        assert names.count() == len(PAGES)
+        assert not page.get_by_test_id("stException").count()
+        page.context.close()
+    finally:
+        fresh.stop()
 
 
 def test_the_main_job_from_an_empty_store(visit):
