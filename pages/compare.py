@@ -1,10 +1,10 @@
 """The four views side by side: columns are runs, rows are views."""
 
 import streamlit as st
-from pruneviz.ui.compare_grid import compare_grid
 
 from pruneviz.figures import FIGURES, base
 from pruneviz.ui import card, pick
+from pruneviz.ui.compare_grid import compare_grid
 from pruneviz.ui.stores import open_store
 
 st.title("Compare")
