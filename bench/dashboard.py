@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "browser")]
 
 from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
-from served import FLAGS, serve  # noqa: E402
+from served import CHROMIUM, FLAGS, serve  # noqa: E402
 
 PANELS = 16
 MOVES = """async (n) => {
@@ -96,7 +96,7 @@ def _settled(page: Page) -> None:
 
 def main() -> None:
     with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         starts = []
         for _ in range(5):
             with tempfile.TemporaryDirectory() as folder:

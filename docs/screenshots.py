@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "tests" / "browser")]
 
 from playwright.sync_api import sync_playwright  # noqa: E402
-from served import FLAGS, serve  # noqa: E402
+from served import CHROMIUM, FLAGS, serve  # noqa: E402
 
 SHOTS = (("compare", "light", 1180), ("saliency", "dark", 1080), ("run", "light", 820), ("jacobians", "dark", 1080))
 
@@ -18,7 +18,7 @@ SHOTS = (("compare", "light", 1180), ("saliency", "dark", 1080), ("run", "light"
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
         server = serve(Path(folder) / "store")
-        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for name, scheme, height in SHOTS:
             page = browser.new_context(viewport={"width": 1280, "height": height}, color_scheme=scheme).new_page()
             page.goto(f"{server.url}/{name}")

@@ -33,6 +33,10 @@ from pruneviz.pruning import controlled, remove, threshold
 from pruneviz.task import Task, generator_for
 from pruneviz.training import Epoch, evaluate, fit
 
+ONE_THREAD = (
+    600_000_000  # floating-point operations a step below which one CPU thread is faster than two that wait asleep
+)
+
 
 @dataclass(frozen=True)
 class Resume:
@@ -63,6 +67,7 @@ def execute(
     An error ends its own run (a :class:`Failed` event), not the others.
     """
     shared = _Shared(cache or DenseCache(), torch.device(device) if device else default_device())
+    threads = torch.get_num_threads()
     for config in configs:
         if wanted is not None and not wanted(config.id):
             continue
@@ -78,6 +83,8 @@ def execute(
             )
         except Exception as error:  # a bug: its traceback goes with the run, other runs go on
             yield Failed(config.id, f"{type(error).__name__}: {error}", traceback.format_exc())
+        finally:
+            torch.set_num_threads(threads)
 
 
 @dataclass
@@ -120,6 +127,8 @@ class _Run:
         yield self.say("dense", "reading data")
         self.data = self.shared.data(config.dataset)
         self.shared.enter(config)
+        if self.step_flops() < ONE_THREAD:
+            torch.set_num_threads(1)
         dense = yield from self.dense()
         base = dense.trained if config.start is Start.TRAINED else dense.initial
         model = self.model(dense.trained)
@@ -267,6 +276,11 @@ class _Run:
             yield self.arrays(f"jacobians-{when}", *probes.jacobians(model, x))
 
     # pieces
+
+    def step_flops(self) -> int:
+        """Floating-point operations of one training step, forward and backward."""
+        network = build(self.config.model, self.data, seed=self.config.seed).to(self.shared.device)
+        return 3 * self.config.train.batch_size * cost(network, self.data.train[0][:1]).flops
 
     def model(self, state: State) -> nn.Module:
         model = build(self.config.model, self.data, seed=self.config.seed)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from served import FLAGS, Server, serve
+from served import CHROMIUM, FLAGS, Server, serve
 
 EXPECTED = ("_stcore/health", "_stcore/host-config")  # Streamlit looks for its base address: a 404 under each page
 
@@ -20,16 +19,15 @@ def server(tmp_path_factory) -> Iterator[Server]:
     made.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """Debian's Chromium, or the one that ``playwright install chromium`` brought."""
+    """Debian's Chromium, or the one that ``playwright install chromium`` brought; closed before other tests, with its event loop."""
     playwright = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed: pip install -r requirements-dev.txt"
     )
     with playwright.sync_playwright() as started:
-        path = shutil.which("chromium") or shutil.which("google-chrome")
         try:
-            browser = started.chromium.launch(executable_path=path, args=FLAGS)
+            browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         except playwright.Error:
             pytest.skip("Chromium is not here: install chromium, or run playwright install chromium")
         yield browser
