@@ -27,9 +27,10 @@ from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weigh
 from pruneviz.initialisation import initialise_
 from pruneviz.masks import Mask, Scores, connected
 from pruneviz.methods import method_class
-from pruneviz.methods.base import Kronecker, Method, Start, Survivors
+from pruneviz.methods.base import Method, Start, Survivors
 from pruneviz.models import build
 from pruneviz.pruning import controlled, remove, threshold
+from pruneviz.statistic import Kronecker
 from pruneviz.task import Task, generator_for
 from pruneviz.training import Epoch, evaluate, fit
 

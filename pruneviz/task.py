@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pruneviz.curvature.sweep import Statistics
 from pruneviz.errors import Unsuitable
-from pruneviz.methods.base import Statistic
+from pruneviz.statistic import Statistic
 
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pruneviz.methods.base import Gradient, Kronecker, Statistic
+from pruneviz.statistic import Gradient, Kronecker, Statistic
 
 if TYPE_CHECKING:
     from pruneviz.task import Task

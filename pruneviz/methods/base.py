@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pruneviz.citation import Paper
 from pruneviz.errors import InvalidSetting, UnknownName
+from pruneviz.statistic import Statistic
 
 if TYPE_CHECKING:
     import torch
@@ -49,46 +51,6 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True)
-class Paper:
-    """A citation. ``section`` names the place of the formula."""
-
-    key: str
-    authors: str
-    title: str
-    year: int
-    venue: str
-    url: str
-    section: str = ""
-
-    @property
-    def citation(self) -> str:
-        return f"{self.authors} ({self.year}). {self.title}. {self.venue}."
-
-    @property
-    def short(self) -> str:
-        names = [a.strip() for a in self.authors.split(",")]
-        surname = names[0].split()[-1]
-        who = (
-            surname
-            if len(names) == 1
-            else f"{surname} & {names[1].split()[-1]}"
-            if len(names) == 2
-            else f"{surname} et al."
-        )
-        return f"{who} {self.year}"
-
-    @property
-    def bibtex(self) -> str:
-        kind = "article" if self.venue.startswith("arXiv") else "inproceedings"
-        place = "journal" if kind == "article" else "booktitle"
-        authors = " and ".join(a.strip() for a in self.authors.split(","))
-        return (
-            f"@{kind}{{{self.key},\n  author = {{{authors}}},\n  title = {{{self.title}}},\n"
-            f"  {place} = {{{self.venue}}},\n  year = {{{self.year}}},\n  url = {{{self.url}}}\n}}"
-        )
-
-
-@dataclass(frozen=True)
 class Card:
     """What the catalogue, the form, the command line and the citation list are made from.
 
@@ -117,24 +79,6 @@ class Card:
     @property
     def schedule(self) -> Literal["one shot", "iterative"]:
         return "one shot" if self.rounds is None else "iterative"
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The gradient of the mean loss over the task's samples; ``mode`` is that of normalisation and dropout."""
-
-    mode: Literal["train", "eval"] = "eval"
-
-
-@dataclass(frozen=True)
-class Kronecker:
-    """Kronecker factors of the Fisher, a pair for each Linear and Conv2d layer."""
-
-    fisher: Literal["sampled", "exact", "empirical"] = "sampled"
-    samples: int = 1
-
-
-Statistic = Gradient | Kronecker
 
 
 class Method(BaseModel):

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from pruneviz.methods.base import Card, Method, Paper, Scope, Start, Survivors
+from pruneviz.citation import Paper
+from pruneviz.methods.base import Card, Method, Scope, Start, Survivors
 
 ORDER = 30
 RATE = 0.2  # the share of a hidden layer's weights that leaves in one of the paper's rounds

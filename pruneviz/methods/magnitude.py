@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from pruneviz.methods.base import Card, Method, Paper, Start
+from pruneviz.citation import Paper
+from pruneviz.methods.base import Card, Method, Start
 
 ORDER = 10
 

@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from pruneviz.methods.base import Card, Gradient, Method, Paper, Start
+from pruneviz.citation import Paper
+from pruneviz.methods.base import Card, Method, Start
+from pruneviz.statistic import Gradient
 
 ORDER = 70
 

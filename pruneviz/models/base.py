@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pruneviz.citation import Paper
 from pruneviz.errors import Unsuitable
-from pruneviz.methods.base import Paper
 
 if TYPE_CHECKING:
     from torch import nn
