@@ -125,7 +125,8 @@ def test_moving_the_sparsity_changes_every_view_and_the_link_restores_it(visit):
     me.page.wait_for_timeout(100)
     after = panels(me)
     assert all(before[view] != after[view] for view in ("saliency", "curve"))
-    me.page.wait_for_url(re.compile("sparsity="), timeout=5000)
+    assert "at 95% sparsity" in after["curve"][0]
+    me.page.wait_for_url(re.compile(r"sparsity=0\.95"), timeout=10_000)
     other = visit()
     other.page.goto(me.page.url)
     other.settle()
