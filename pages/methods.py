@@ -58,4 +58,4 @@ st.dataframe(
 st.page_link(
     "pages/run.py", label=f"Run {card.title}", icon=":material/play_circle:", query_params={"methods": card.title}
 )
-st.html(f"<style>h2 {{ border-left: 6px solid {base.colour(key)}; padding-left: .6rem; }}</style>")
+st.html(f"<style>h2 {{ border-left: 6px solid {base.colour(key)}; padding-left: .6rem !important; }}</style>")
