@@ -54,7 +54,7 @@ methods = st.pills(
 )  # fmt: skip
 for key in methods:
     found = METHODS[key]
-    with st.expander(f"**{found.title}** {'· ' + found.paper.short if found.paper else ''}: {found.idea}"):
+    with st.expander(f"**{found.title}**{' · ' + found.paper.short if found.paper else ''}: {found.idea}"):
         st.latex(found.formula)
         st.markdown("\n".join(f"1. {step}" for step in found.steps))
 left, right = st.columns(2)

@@ -34,9 +34,8 @@ from pruneviz.statistic import Kronecker
 from pruneviz.task import Task, generator_for
 from pruneviz.training import Epoch, evaluate, fit
 
-ONE_THREAD = (
-    600_000_000  # floating-point operations a step below which one CPU thread is faster than two that wait asleep
-)
+# Floating-point operations a training step below which one CPU thread is faster than two that sleep while they wait
+ONE_THREAD = 600_000_000
 
 
 @dataclass(frozen=True)
