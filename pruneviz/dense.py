@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pruneviz.config import RunConfig
 from pruneviz.datasets.base import Splits
-from pruneviz.models import build
+from pruneviz.loss import LOSSES
+from pruneviz.models import MODELS, build
 from pruneviz.task import generator_for
 from pruneviz.training import Epoch, fit
 
@@ -115,7 +116,9 @@ def _train(config: RunConfig, data: Splits, device: torch.device) -> Generator[E
 
     history = []
     generator = generator_for(config.seed, "dense")
-    for epoch in fit(model, data, config.train, generator=generator, at_step=at_step):
+    for epoch in fit(
+        model, data, config.train, generator=generator, loss=LOSSES[MODELS[config.model].loss], at_step=at_step
+    ):
         if epoch.complete:
             history.append({"epoch": epoch.done, "seconds": time.monotonic() - started, **epoch.values})
         yield epoch

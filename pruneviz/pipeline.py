@@ -25,10 +25,11 @@ from pruneviz.dense import Dense, DenseCache, State, state_of
 from pruneviz.errors import PrunevizError
 from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
 from pruneviz.initialisation import initialise_
+from pruneviz.loss import LOSSES
 from pruneviz.masks import Mask, Scores, connected
 from pruneviz.methods import method_class
 from pruneviz.methods.base import Method, Start, Survivors
-from pruneviz.models import build
+from pruneviz.models import MODELS, build
 from pruneviz.pruning import controlled, remove, threshold
 from pruneviz.statistic import Kronecker
 from pruneviz.task import Task, generator_for
@@ -118,6 +119,7 @@ class _Run:
         self.config, self.shared, self.id = config, shared, config.id
         self.resume = resume or Resume(frozenset(), lambda _: {})
         self.method: Method = method_class(config.method).from_params(config.params)
+        self.loss = LOSSES[MODELS[config.model].loss]
         stages = len(config.stages)
         self.total = max(1, config.train.epochs + stages * config.after_pruning.epochs)
         self.spent = 0.0
@@ -223,7 +225,7 @@ class _Run:
     def train(self, model: nn.Module, stage: Stage, budget: Training, mask: Mask) -> Iterator[Event]:
         generator = generator_for(self.config.seed, stage.name)
         word = "fine-tuning" if budget is self.config.tune else "training"
-        for epoch in fit(model, self.data, budget, generator=generator, mask=mask):
+        for epoch in fit(model, self.data, budget, generator=generator, mask=mask, loss=self.loss):
             yield self.epoch(epoch, stage.name, f"{word} at sparsity {stage.target:.4g}")
 
     def survivors_(self, model: nn.Module, stage: Stage, dense: Dense, mask: Mask) -> None:
@@ -245,7 +247,7 @@ class _Run:
 
     def measure(self, model: nn.Module, sparsity: float, stage: str) -> Iterator[Metric]:
         for split in ("val", "test"):
-            for name, value in evaluate(model, *getattr(self.data, split)).items():
+            for name, value in evaluate(model, *getattr(self.data, split), loss=self.loss).items():
                 yield self.metric(sparsity, stage, split, name, value)
 
     def cost_of(self, model: nn.Module, mask: Mask | None, sparsity: float, stage: str) -> Iterator[Metric]:
@@ -268,7 +270,12 @@ class _Run:
         x, y = self.data.train
         if spectra and "spectra" in self.config.probes:
             n = probes.SPECTRUM_SAMPLES
-            task = Task(lambda: [(x[:n], y[:n])], generator_for(self.config.seed, "spectra"), device=self.shared.device)
+            task = Task(
+                lambda: [(x[:n], y[:n])],
+                generator_for(self.config.seed, "spectra"),
+                loss=self.loss,
+                device=self.shared.device,
+            )
             task.statistics = self.shared.statistics
             found, layers = probes.spectra(task.statistic(model, Kronecker()))
             yield self.arrays(f"spectra-{when}", found, layers)
@@ -293,6 +300,7 @@ class _Run:
         return Task(
             lambda: batches,
             generator,
+            loss=self.loss,
             initial=dense.initial,
             device=self.shared.device,
             scope=self.config.scope,

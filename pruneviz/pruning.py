@@ -79,7 +79,7 @@ def prune(
 def remove(method: Method, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
     """Choose by these scores, move the survivors where the method repairs, zero the rest; in place."""
     chosen = method.choose(model, task, scores, mask, target)
-    repaired = method.repair(model, task, scores, chosen)
+    repaired = method.repaired(model, task, scores, chosen)
     params = dict(model.named_parameters())
     with torch.no_grad():
         for name, value in repaired.items():

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruneviz.curvature.sweep import Statistics
 from pruneviz.errors import Unsuitable
+from pruneviz.loss import CROSS_ENTROPY, Loss
 from pruneviz.statistic import Statistic
 
 Batch = tuple[Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def generator_for(seed: int, purpose: str) -> torch.Generator:
@@ -34,7 +33,7 @@ class Task:
 
     batches: Callable[[], Iterable[Batch]]
     generator: torch.Generator
-    loss: Loss = F.cross_entropy
+    loss: Loss = CROSS_ENTROPY
     initial: Mapping[str, Tensor] | None = None
     device: torch.device | str = "cpu"
     scope: str = "global"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruneviz.config import Training
+from pruneviz.loss import CROSS_ENTROPY, Loss, loss_called, right
 from pruneviz.masks import Mask
 from pruneviz.task import generator_for
 
@@ -36,18 +36,20 @@ class Epoch:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, batch: int = 2000) -> dict[str, float]:
-    """Accuracy (a fraction) and mean cross-entropy (nats), in evaluation mode; the mode is put back."""
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = CROSS_ENTROPY, batch: int = 2000
+) -> dict[str, float]:
+    """Accuracy (a fraction) and mean loss, in evaluation mode; the mode is put back."""
     training = model.training
     model.eval()
-    right = torch.zeros((), dtype=torch.long, device=x.device)
-    loss = torch.zeros((), dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
+    hits = torch.zeros((), dtype=torch.long, device=x.device)
+    total = torch.zeros((), dtype=torch.float64 if x.device.type != "mps" else torch.float32, device=x.device)
     for xs, ys in zip(x.split(batch), y.split(batch), strict=True):
         logits = model(xs)
-        right += (logits.argmax(1) == ys).sum()
-        loss += F.cross_entropy(logits, ys, reduction="sum")
+        hits += right(logits, ys).sum()
+        total += loss.each(logits, ys).sum()
     model.train(training)
-    return {"accuracy": int(right) / len(x), "loss": float(loss) / len(x)}
+    return {"accuracy": int(hits) / len(x), "loss": float(total) / len(x)}
 
 
 def fit(
@@ -57,6 +59,7 @@ def fit(
     *,
     generator: torch.Generator,
     mask: Mask | None = None,
+    loss: Loss = CROSS_ENTROPY,
     at_step: Callable[[int], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train in place, yielding at each epoch and at least every half second.
@@ -81,18 +84,18 @@ def fit(
             if at_step is not None:
                 at_step(step)
             part = order[i : i + budget.batch_size]
-            loss = F.cross_entropy(model(x[part]), y[part])
+            now = loss(model(x[part]), y[part])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            now.backward()
             _silence([(p.grad, keep) for p, keep in masked if p.grad is not None])
             optimizer.step()
             _silence(masked)
-            total += loss.detach() * len(part)
+            total += now.detach() * len(part)
             step += 1
             if time.monotonic() - said > 0.5:
                 said = time.monotonic()
                 yield Epoch(epoch - 1 + (i + len(part)) / len(x), budget.epochs, {})
-        on_val = evaluate(model, *data.val)
+        on_val = evaluate(model, *data.val, loss=loss)
         if budget.keep == "best" and (best is None or (on_val["accuracy"], -on_val["loss"]) > best[:2]):
             best = (on_val["accuracy"], -on_val["loss"], deepcopy(model.state_dict()))
         said = time.monotonic()
@@ -120,18 +123,25 @@ def _optimizer(budget: Training, params: list[nn.Parameter]) -> torch.optim.Opti
 
 
 def train(
-    model: nn.Module, data: Splits, *, epochs: int, seed: int = 0, mask: Mask | None = None, **settings: Any
+    model: nn.Module,
+    data: Splits,
+    *,
+    epochs: int,
+    seed: int = 0,
+    mask: Mask | None = None,
+    loss: str = "cross-entropy",
+    **settings: Any,
 ) -> pd.DataFrame:
     """Train in place; returns the history: epoch, train_loss, val_loss, val_accuracy.
 
-    ``settings`` are those of :class:`pruneviz.config.Training` (lr, batch_size, optimizer, …).
+    ``loss``: "cross-entropy" or "squared". ``settings`` are those of :class:`pruneviz.config.Training` (lr, batch_size, optimizer, …).
     """
     import pandas as pd
 
     budget = Training(epochs=epochs, **settings)
     rows = [
         {"epoch": int(e.done), **e.values}
-        for e in fit(model, data, budget, generator=generator_for(seed, "training"), mask=mask)
+        for e in fit(model, data, budget, generator=generator_for(seed, "training"), mask=mask, loss=loss_called(loss))
         if e.complete
     ]
     return pd.DataFrame(rows, columns=["epoch", "train_loss", "val_loss", "val_accuracy"])

@@ -12,6 +12,7 @@ import pruneviz as pv
 from pruneviz.curvature.gradients import mean_gradient
 from pruneviz.curvature.kronecker import KroneckerFactors
 from pruneviz.errors import InvalidSetting, UnsupportedLayer
+from pruneviz.loss import CROSS_ENTROPY
 
 
 def _dense_ggn(model: nn.Module, x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
@@ -103,8 +104,8 @@ def test_factors_invert_and_multiply_out():
 
 def test_the_mean_gradient_does_not_depend_on_how_samples_are_batched(mlp):
     x, y = samples(mlp)
-    whole = mean_gradient(mlp, [(x, y)], F.cross_entropy)
-    parts = mean_gradient(mlp, [(x[:2], y[:2]), (x[2:], y[2:])], F.cross_entropy)
+    whole = mean_gradient(mlp, [(x, y)], CROSS_ENTROPY)
+    parts = mean_gradient(mlp, [(x[:2], y[:2]), (x[2:], y[2:])], CROSS_ENTROPY)
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name])
 

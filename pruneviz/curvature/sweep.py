@@ -21,7 +21,7 @@ def _digest(hasher: hashlib._Hash, tensor: torch.Tensor) -> None:
 
 def digest(model: nn.Module, task: Task, statistic: Statistic) -> str:
     """What a statistic depends on: the weights, the samples, the loss, and the generator where labels are drawn."""
-    hasher = hashlib.sha256(repr((statistic, getattr(task.loss, "__name__", repr(task.loss)))).encode())
+    hasher = hashlib.sha256(repr((statistic, task.loss.key)).encode())
     for name, tensor in model.state_dict().items():
         hasher.update(name.encode())
         _digest(hasher, tensor)

@@ -134,7 +134,7 @@ class Method(BaseModel):
 
         return select(scores, mask, target, scope=getattr(self, "scope", task.scope))
 
-    def repair(self, model: nn.Module, task: Task, scores: Scores, mask: Mask) -> dict[str, Tensor]:
+    def repaired(self, model: nn.Module, task: Task, scores: Scores, mask: Mask) -> dict[str, Tensor]:
         """New values of surviving parameters once the mask is known; by default none."""
         return {}
 

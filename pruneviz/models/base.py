@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pruneviz.citation import Paper
 from pruneviz.errors import Unsuitable
@@ -17,7 +17,8 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """``build(shape, classes)`` makes the network without choosing its weights; ``min_size``: least image side in pixels."""
+    """``build(shape, classes)`` makes the network without choosing its weights; ``min_size``: least image side in pixels;
+    ``loss``: what it is trained on."""
 
     key: str
     title: str
@@ -27,6 +28,7 @@ class ModelCard:
     paper: Paper | None = None
     convolutions: bool = False
     min_size: int = 1
+    loss: Literal["cross-entropy", "squared"] = "cross-entropy"
     schema: int = 1
 
     def check(self, shape: Shape) -> None:

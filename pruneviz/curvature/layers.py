@@ -1,0 +1,74 @@
+"""What goes into each Linear and Conv2d layer and what comes out, and the loss's slopes there, sample by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pruneviz.errors import UnsupportedLayer
+
+
+class Recorder:
+    """Inputs and outputs of every Linear and Conv2d in one forward pass."""
+
+    def __init__(self, model: nn.Module):
+        self.layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+
+    def __enter__(self) -> Recorder:
+        self.handles = [m.register_forward_hook(self._hook(n)) for n, m in self.layers.items()]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def _hook(self, name: str) -> Callable:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if name in self.outputs:
+                raise UnsupportedLayer(
+                    f"Layer {name!r} is used twice in one forward pass: its curvature would be wrong. "
+                    "Give each use its own layer."
+                )
+            if isinstance(module, nn.Conv2d) and module.groups != 1:
+                raise UnsupportedLayer(
+                    f"Layer {name!r} is a convolution with {module.groups} groups; curvature is computed for "
+                    "groups=1 only. Choose a method without curvature, and leave the spectra probe out."
+                )
+            self.inputs[name], self.outputs[name] = inputs[0].detach(), output
+
+        return hook
+
+    def clear(self) -> None:
+        self.inputs.clear()
+        self.outputs.clear()
+
+    def rows(self, name: str) -> Tensor:
+        """What the layer multiplies with its weight: [samples, positions, in]."""
+        layer, x = self.layers[name], self.inputs[name]
+        if isinstance(layer, nn.Conv2d):
+            if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+                raise UnsupportedLayer(f"Layer {name!r}: only zero padding given in numbers is supported.")
+            return F.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride).transpose(1, 2)
+        return x.reshape(len(x), -1, x.shape[-1])
+
+    def slopes(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient at the layer's output: [samples, positions, out]."""
+        if isinstance(self.layers[name], nn.Conv2d):
+            return gradient.flatten(2).transpose(1, 2)
+        return gradient.reshape(len(gradient), -1, gradient.shape[-1])
+
+    def gradients(self, cotangent: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+        """Layer name -> the slope at its output [samples, positions, out], for this slope at the network's outputs."""
+        names = list(self.outputs)
+        found = torch.autograd.grad(
+            outputs, [self.outputs[n] for n in names], cotangent, retain_graph=True, allow_unused=True
+        )
+        return {
+            n: self.slopes(n, g if g is not None else torch.zeros_like(self.outputs[n]))
+            for n, g in zip(names, found, strict=True)
+        }

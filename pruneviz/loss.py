@@ -1,0 +1,125 @@
+"""The two losses of the papers: what training, scores and curvature share.
+
+A network with several outputs gives logits; one with a single output gives a probability. ``y`` holds class numbers
+[n], or for squared error also targets [n, outputs].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pruneviz.errors import InvalidSetting, Unsuitable
+
+TINY = 1e-12  # the least probability a curvature divides by
+
+
+class Loss:
+    """A loss, and its derivatives with respect to the network's outputs [n, outputs]."""
+
+    key: str
+
+    def __call__(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The mean over samples: a scalar."""
+        return self.each(outputs, y).mean()
+
+    def each(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The loss of each sample: [n]."""
+        raise NotImplementedError
+
+    def root(self, outputs: Tensor) -> Tensor:
+        """B with A = B Bᵀ, A the Hessian with respect to the outputs (its expectation under the model): [n, outputs, k]."""
+        raise NotImplementedError
+
+    def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """The gradient of each sample's loss with respect to its outputs: [n, outputs]."""
+        with torch.enable_grad():
+            z = outputs.detach().requires_grad_()
+            return torch.autograd.grad(self.each(z, y).sum(), z)[0]
+
+    def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """The same gradient for a label drawn from the model; the mean of its outer product is A: [n, outputs]."""
+        raise NotImplementedError
+
+
+class CrossEntropy(Loss):
+    """Mean cross-entropy in nats: of the softmax of several logits, or of one probability."""
+
+    key = "cross-entropy"
+
+    def each(self, outputs: Tensor, y: Tensor) -> Tensor:
+        if outputs.shape[1] > 1:
+            return F.cross_entropy(outputs, y, reduction="none")
+        p = _probability(outputs)
+        return F.binary_cross_entropy(p, y.to(p.dtype), reduction="none")
+
+    def root(self, outputs: Tensor) -> Tensor:
+        if outputs.shape[1] > 1:
+            p = outputs.softmax(1)
+            r = p.sqrt()
+            return torch.diag_embed(r) - p.unsqueeze(2) * r.unsqueeze(1)
+        p = _probability(outputs)
+        return (p * (1 - p)).clamp(min=TINY).rsqrt().view(-1, 1, 1)
+
+    def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        p = outputs.softmax(1) if outputs.shape[1] > 1 else _probability(outputs)[:, None]
+        if p.shape[1] == 1:
+            labels = (torch.rand(len(p), generator=generator, dtype=torch.float64).to(p) < p[:, 0]).long()
+        else:
+            labels = torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(p.device)
+        return self.slope(outputs, labels)
+
+
+class Squared(Loss):
+    """The squared error summed over outputs, mean over samples."""
+
+    key = "squared"
+
+    def each(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return (outputs - _target(outputs, y)).square().sum(1)
+
+    def root(self, outputs: Tensor) -> Tensor:
+        n, outs = outputs.shape
+        return 2**0.5 * torch.eye(outs, dtype=outputs.dtype, device=outputs.device).expand(n, outs, outs)
+
+    def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
+        return 2**0.5 * noise.to(outputs)  # the model is a Gaussian around its outputs, of variance 1/2
+
+
+def _probability(outputs: Tensor) -> Tensor:
+    p = outputs[:, 0]
+    if bool(((p < 0) | (p > 1)).any()):
+        raise Unsuitable(
+            "Cross-entropy of a single output reads it as a probability, and this network's lies outside 0 to 1. "
+            "End the network with a sigmoid, give it two outputs, or use loss=squared where the method has it."
+        )
+    return p
+
+
+def _target(outputs: Tensor, y: Tensor) -> Tensor:
+    if y.dim() == 2:
+        return y.to(outputs.dtype)
+    if outputs.shape[1] == 1:
+        return y.to(outputs.dtype)[:, None]
+    return F.one_hot(y, outputs.shape[1]).to(outputs.dtype)
+
+
+def right(outputs: Tensor, y: Tensor) -> Tensor:
+    """Which samples are classified correctly: [n] bool."""
+    return (outputs.argmax(1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0.5).long()) == y
+
+
+CROSS_ENTROPY, SQUARED = CrossEntropy(), Squared()
+LOSSES: Mapping[str, Loss] = MappingProxyType({loss.key: loss for loss in (CROSS_ENTROPY, SQUARED)})
+
+
+def loss_called(key: str) -> Loss:
+    """The loss of this name; raises InvalidSetting."""
+    if key not in LOSSES:
+        raise InvalidSetting(f"A loss is one of {', '.join(LOSSES)}; found {key!r}.")
+    return LOSSES[key]
