@@ -13,6 +13,7 @@ PAGES = {
     "jacobians": ("Jacobians", "stacked_line_chart"),
     "curves": ("Curves", "trending_down"),
     "methods": ("Methods", "menu_book"),
+    "papers": ("Papers", "fact_check"),
     "runs": ("Runs", "list_alt"),
 }
 

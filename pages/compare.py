@@ -3,13 +3,14 @@
 import streamlit as st
 
 from pruneviz.figures import FIGURES, base
-from pruneviz.ui import card, pick
+from pruneviz.ui import card, departures, pick
 from pruneviz.ui.compare_grid import compare_grid
 from pruneviz.ui.stores import open_store
 
 st.title("Compare")
 st.markdown("One column for each run. Move the **sparsity** or choose a **layer**: every panel follows.")
 runs = pick.runs(open_store())
+departures.of_runs(runs)
 if len(runs) < 2:
     st.info("Choose two or more runs to see them side by side.", icon=":material/view_column:")
 if runs:

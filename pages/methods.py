@@ -47,9 +47,14 @@ with right:
         st.link_button("Read it", card.paper.url, icon=":material/open_in_new:")
         with st.expander("BibTeX"):
             st.code(card.paper.bibtex, language="bibtex")
-    if card.departures:
-        st.subheader("Switches, and what they change")
-        st.markdown("\n".join(f"* {text}" for text in card.departures))
+    switched = [text for text in card.departures if "=" in text.split(" ")[0]]
+    for heading, texts in (
+        ("Switches, and what they change", switched),
+        ("What always differs", [text for text in card.departures if text not in switched]),
+    ):
+        if texts:
+            st.subheader(heading)
+            st.markdown("\n".join(f"* {text}" for text in texts))
 fields = method_class(key).model_fields
 st.dataframe(
     pd.DataFrame({"switch": n, "default": str(f.default), "what it does": f.description} for n, f in fields.items()),

@@ -9,7 +9,7 @@ from pruneviz.errors import PrunevizError
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Start, Survivors
 from pruneviz.models import MODELS
-from pruneviz.ui import forms, live
+from pruneviz.ui import departures, forms, live
 from pruneviz.ui.estimate import estimate
 from pruneviz.ui.numbers import numbers
 from pruneviz.ui.stores import open_store
@@ -33,8 +33,9 @@ st.markdown(
 data_column, model_column = st.columns(2)
 with data_column:
     dataset = st.selectbox(
-        "Data", list(DATASETS), key="data", format_func=lambda key: DATASETS[key].title, bind="query-params"
-    )
+        "Data", list(DATASETS), key="data", format_func=lambda key: DATASETS[key].title, bind="query-params",
+        on_change=forms.follow_data,
+    )  # fmt: skip
     data = DATASETS[dataset]
     st.caption(data.idea)
     if not data.present:
@@ -42,10 +43,11 @@ with data_column:
             f":orange[:material/download:] Not on this machine yet: the first run downloads {data.megabytes:g} MB."
         )
 with model_column:
-    fitting = [key for key in MODELS if not MODELS[key].convolutions or min(data.shape[1:]) >= MODELS[key].min_size]
+    fitting = [key for key, card in MODELS.items() if card.fits(data.shape, len(data.classes))]
     model = st.selectbox(
-        "Network", fitting, key="model", format_func=lambda key: MODELS[key].title, bind="query-params"
-    )
+        "Network", fitting, fitting.index(data.model), key="model", format_func=lambda key: MODELS[key].title,
+        bind="query-params",
+    )  # fmt: skip
     st.caption(f"{MODELS[model].idea} {MODELS[model].layers}.")
 
 methods = st.pills(
@@ -131,11 +133,7 @@ except PrunevizError as error:
     st.error(str(error), icon=":material/error:")
     st.stop()
 
-for config in {c.method: c for c in wanted.configs}.values():
-    if config.departures and METHODS[config.method].paper:
-        st.caption(
-            f":material/alt_route: {METHODS[config.method].title} departs from its card: {'; '.join(config.departures)}."
-        )
+departures.of_configs(wanted.configs)
 for row in wanted.skipped:
     st.caption(f":material/block: {row['method']} is left out: {row['reason']}")
 devices = store.workers()

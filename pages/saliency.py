@@ -1,14 +1,15 @@
-"""How each method scores the weights, and which it removes."""
+"""How each method scores the weights, which it removes, and whether the score is right."""
 
 import streamlit as st
 
 from pruneviz.figures import FIGURES
-from pruneviz.ui import card, pick
+from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
 
 st.title("Saliency")
 st.markdown("Each method gives every weight a **score**. The lowest leave. The bars count weights by their score.")
 runs = pick.runs(open_store())
+departures.of_runs(runs)
 left, right = st.columns(2)
 with left:
     sparsity = pick.sparsity(runs)
@@ -19,3 +20,13 @@ figure = FIGURES["saliency"]
 card.show(figure, figure.data(runs, sparsity, layer), key="saliency-plot")
 figure = FIGURES["layers"]
 card.show(figure, figure.data(runs, sparsity), key="layers-plot")
+
+figure = FIGURES["change"]
+if len(table := figure.data(runs)):
+    st.header("Is the score right?")
+    st.markdown(
+        "A score is a cheap guess of what a weight is worth. Here is the answer: remove **one** weight from the whole network, "
+        "measure how much the loss rises, put it back, take the next. A good score puts the weights in the same order as the "
+        "measured rise, so the points climb from left to right."
+    )
+    card.show(figure, table, key="change-plot")

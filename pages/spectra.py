@@ -4,7 +4,7 @@ import streamlit as st
 
 from pruneviz.figures import FIGURES, spectra
 from pruneviz.figures.spectra import summary
-from pruneviz.ui import card, pick
+from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
 
 st.title("Kronecker spectra")
@@ -14,6 +14,7 @@ st.markdown(
     "Few large eigenvalues mean that few directions matter."
 )
 runs = pick.runs(open_store())
+departures.of_runs(runs)
 left, right = st.columns(2)
 with left:
     sparsity = pick.sparsity(runs)

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pruneviz.errors import InvalidSetting, PrunevizError, Unsuitable
 if TYPE_CHECKING:
     from pruneviz.config import RunConfig
     from pruneviz.events import Event
+    from pruneviz.papers.base import Reproduction
     from pruneviz.store import Store
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
@@ -129,6 +131,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "train": {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "lr": arguments.lr},
         "tune": {"epochs": arguments.tune_epochs},
         **{name: getattr(arguments, name) for name in ("rounds", "start", "survivors", "scope", "rewind_step")},
+        **{name: getattr(arguments, name) for name in ("normalise", "repair")},
         "params": dict(arguments.set or ()),
     }
     return {name: value for name, value in given.items() if value is not None}
@@ -215,6 +218,79 @@ class _bars:
                 print(f"warning: {self._names.get(event.run)}, {event.stage}: {event.message}", file=sys.stderr)
         elif isinstance(event, Done):
             self._progress.update(self._tasks[event.run], completed=1.0, description="done")
+
+
+# reproductions of papers
+
+
+def _papers(arguments: argparse.Namespace) -> int:
+    """Run one reproduction or all, or print what was recorded; several share one document."""
+    from pruneviz.papers import PAPERS, recorded
+
+    wanted = [PAPERS[arguments.name]] if arguments.name else list(PAPERS.values())
+    carry_out = bool(arguments.name or arguments.quick or arguments.full)
+    if arguments.record and not carry_out:
+        raise InvalidSetting("--record keeps what a run finds: name a reproduction, or add --quick or --full.")
+    found: dict[str, list[dict]] = {"claims": [], "tables": [], "budgets": []}
+    failed = False
+    for reproduction in wanted:
+        if carry_out:
+            try:
+                document = _reproduce(reproduction, full=arguments.full, keep=arguments.record)
+            except PrunevizError as error:
+                print(f"pruneviz: {reproduction.key}: {error}", file=sys.stderr)
+                failed = True
+                continue
+        elif (document := recorded(reproduction.key)) is None:
+            continue
+        for part in ("claims", "tables"):
+            found[part] += [{"reproduction": reproduction.key, **row} for row in document[part]]
+        found["budgets"].append({k: v for k, v in document.items() if k not in ("claims", "tables")})
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        _show_papers(found)
+    return 1 if failed else 0
+
+
+def _reproduce(reproduction: Reproduction, *, full: bool, keep: bool) -> dict[str, Any]:
+    import time
+
+    from pruneviz.papers import document, record
+
+    key, minutes = reproduction.key, reproduction.minutes[full]
+    budget = "full" if full else "quick"
+    print(f"{key}: {budget} budget, about {minutes:g} min on two CPU cores", file=sys.stderr)
+    began = time.perf_counter()
+    result = reproduction.run(full, lambda line: print(f"{key}: {line}", file=sys.stderr, flush=True))
+    seconds = time.perf_counter() - began
+    if keep:
+        print(f"{key}: recorded in {record(key, result, full=full, seconds=seconds)}", file=sys.stderr)
+    return document(key, result, full=full, seconds=seconds)
+
+
+def _show_papers(found: dict[str, list[dict]]) -> None:
+    def cell(value: Any) -> Any:
+        return "–" if value is None else value
+
+    for about in found["budgets"]:
+        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        key = about["reproduction"]
+        print(
+            f"\n{key}: {about['budget']} budget, {about['date']}, {about['device']}, {about['seconds']:g} s, {versions}"
+        )
+        claims = [c for c in found["claims"] if c["reproduction"] == key]
+        columns = ("claim", "paper", "ours", "low", "high", "seeds", "verdict", "text")
+        _table(columns, [[cell(c["key" if n == "claim" else n]) for n in columns] for c in claims])
+        for table in (t for t in found["tables"] if t["reproduction"] == key):
+            print()
+            _table(table["columns"], [[cell(v) for v in row] for row in table["rows"]], title=table["title"])
+            if table["note"]:
+                print(textwrap.fill(table["note"], 120))
+    if not found["budgets"]:
+        print(
+            "Nothing is recorded yet. Name a reproduction, or add --quick or --full to run them all.", file=sys.stderr
+        )
 
 
 # serving
@@ -333,7 +409,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, does, text in (("run", _run, "one method"), ("compare", _compare, "several methods on one network")):
         sub = command(name, does, f"prune with {text}, train again and report the test accuracy")
         sub.add_argument("--data", default="digits", help="data set (default digits)")
-        sub.add_argument("--model", default="lenet-300-100", help="network (default lenet-300-100)")
+        sub.add_argument("--model", help="network (default: the data set's usual one, lenet-300-100 for digits)")
         if name == "run":
             sub.add_argument("--method", required=True, help="pruning method")
         else:
@@ -343,18 +419,29 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--rounds", type=int, help="prune-and-train rounds up to the last sparsity; 1 is one shot")
         sub.add_argument("--epochs", type=int, help="training budget in epochs (default: the data set's)")
         sub.add_argument("--tune-epochs", type=int, help="fine-tuning budget in epochs (default: the data set's)")
-        sub.add_argument("--batch-size", type=int, help="samples a training step (default 64)")
-        sub.add_argument("--lr", type=float, help="learning rate (default 0.0012; fine-tuning takes half)")
+        sub.add_argument("--batch-size", type=int, help="samples a training step (default: the network's, else 64)")
+        sub.add_argument("--lr", type=float, help="learning rate (default: the network's, else 0.0012; fine-tuning takes half)")
         sub.add_argument("--start", help="init or trained (default: the method's)")
         sub.add_argument("--survivors", help="retain, rewind, reinit or reinit-sign (default: the method's)")
         sub.add_argument("--scope", help="global or layer (default: the method's)")
         sub.add_argument("--rewind-step", type=int, help="rewind to the weights after this many steps (default 0)")
+        sub.add_argument("--normalise", action="store_true", help="subtract the inputs' mean, divide by their deviation")
+        sub.add_argument("--repair", help="isometry or rescale: mend each layer after pruning (default none)")
         sub.add_argument("--set", type=_switch, action="append", metavar="NAME=VALUE", help="a switch of the method")
         sub.add_argument("--device", help="cpu, cuda:0, mps (default: the best there is)")
         sub.add_argument("--fresh", action="store_true", help="run again what the store has finished already")
         sub.add_argument("--store", help="store folder (default: $PRUNEVIZ_STORE or the user's data folder)")
         sub.add_argument("--json", action="store_true", help="print JSON")
 
+    sub = command("papers", _papers, "reproduce what a paper claims; without a name, print what was recorded")
+    sub.add_argument(
+        "name", nargs="?", metavar="NAME", help="reproduction to run (default: all, with --quick or --full)"
+    )
+    budget = sub.add_mutually_exclusive_group()
+    budget.add_argument("--quick", action="store_true", help="the small budget (default with a NAME)")
+    budget.add_argument("--full", action="store_true", help="the budget of the paper, or the nearest that is sensible")
+    sub.add_argument("--record", action="store_true", help="keep what is found as the recorded result")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("serve", _serve, "the dashboard with production settings")
     sub.add_argument("--host", default="localhost", help="address to listen on (default localhost)")
     sub.add_argument("--port", type=int, default=8501, help="port (default 8501)")

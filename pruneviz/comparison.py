@@ -8,6 +8,7 @@ from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from pruneviz.config import RunConfig
+from pruneviz.datasets import DATASETS
 from pruneviz.errors import InvalidSetting, Unsuitable
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Start
@@ -44,7 +45,7 @@ def plan(
         raise InvalidSetting(f"A comparison needs at least one method; known: {', '.join(METHODS)}.")
     if not seeds:
         raise InvalidSetting("A comparison needs at least one seed, e.g. 0,1,2.")
-    model = MODELS[settings.get("model", "lenet-300-100")]
+    model = MODELS[settings.get("model") or DATASETS[settings.get("dataset", "digits")].model]
     fitting, skipped = [], []
     for key in keys:
         try:
@@ -108,8 +109,8 @@ def _numbers(metrics: Any, sparsity: float) -> Row:
     at = metrics[metrics["sparsity"] == sparsity]
     for stage, split, metric, value in at[["stage", "split", "metric", "value"]].itertuples(index=False):
         name = f"{split}_{metric}" if split else metric
-        if stage == "pruned":
-            name = name if metric in ("threshold", "connected") else f"pruned_{name}"
+        if stage in ("zeroed", "pruned"):
+            name = name if metric in ("threshold", "connected") else f"{stage}_{name}"
         elif stage == "dense" and sparsity == 0 and (at["stage"] == "tuned").any():
             continue
         found[name] = None if value != value else value

@@ -18,10 +18,10 @@ from pruneviz.methods.base import Scope, Start, Survivors, explain
 from pruneviz.models import MODELS
 from pruneviz.schedule import round_targets
 
-SCHEMA = 1  # raised when the pipeline's meaning of a configuration changes
+SCHEMA = 2  # raised when the pipeline's meaning of a configuration changes
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 _FILLED_IN: Any = None  # fields that the cards fill in where they are left out
-PROBES = ("saliency", "spectra", "jacobians")
+PROBES = ("saliency", "change", "spectra", "jacobians")
 ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}-[0-9a-f]{12}")
 
 
@@ -67,7 +67,7 @@ class RunConfig(_Frozen):
     """
 
     dataset: str = "digits"
-    model: str = "lenet-300-100"
+    model: str = Field(default=_FILLED_IN)
     method: str
     params: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     start: Start = Field(default=_FILLED_IN)
@@ -83,10 +83,16 @@ class RunConfig(_Frozen):
     control: Literal["none", "shuffle", "invert"] = Field(
         default="none", description="Sanity control: shuffle the mask within layers, or invert the score"
     )
+    repair: Literal["none", "isometry", "rescale"] = Field(
+        default="none", description="After pruning make each layer's weights isometric again, or only rescale the layer"
+    )
+    normalise: bool = Field(
+        default=False, description="Subtract the training pixels' mean and divide by their standard deviation"
+    )
     train: Training = Field(default=_FILLED_IN)
     tune: Training = Field(default=_FILLED_IN)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    probes: tuple[Literal["saliency", "spectra", "jacobians"], ...] = PROBES
+    probes: tuple[Literal["saliency", "change", "spectra", "jacobians"], ...] = PROBES
     note: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9 ._-]*$")
 
     @model_validator(mode="before")
@@ -99,10 +105,13 @@ class RunConfig(_Frozen):
             raise InvalidSetting(f"A run needs a method; known: {', '.join(METHODS)}.")
         card = METHODS[values["method"]]
         data = DATASETS[values.get("dataset", "digits")]
-        MODELS[values.get("model", "lenet-300-100")].check(data.shape)
+        network = MODELS[values.setdefault("model", data.model)]
+        network.check(data.shape, len(data.classes))
         params = dict(values.get("params") or {})
         method = method_class(card.key)
-        method.suits(MODELS[values.get("model", "lenet-300-100")])
+        method.suits(network)
+        if "loss" in method.model_fields:
+            params.setdefault("loss", network.loss)
         if "scope" in values and "scope" in method.model_fields:
             params.setdefault("scope", str(values["scope"]))
         chosen = method.from_params(params)
@@ -112,7 +121,7 @@ class RunConfig(_Frozen):
         values.setdefault("survivors", card.survivors)
         values["sparsities"] = asked = _sparsities(values.get("sparsities", SPARSITIES))
         values["rounds"] = _rounds(values.get("rounds", card.rounds), asked)
-        values["train"] = train = _budget(values.get("train"), {"epochs": data.epochs})
+        values["train"] = train = _budget(values.get("train"), {"epochs": data.epochs, **network.budget})
         values["tune"] = _budget(
             values.get("tune"), {**train.model_dump(), "epochs": data.tune_epochs, "lr": train.lr / 2}
         )
@@ -173,7 +182,7 @@ class RunConfig(_Frozen):
             self.dataset,
             data.digest,
             self.model,
-            str((SCHEMA, model.schema, self.seed)),
+            str((SCHEMA, model.schema, self.seed, self.normalise)),
             self.train.model_dump_json(),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
@@ -184,7 +193,7 @@ class RunConfig(_Frozen):
         preset = RunConfig(method=self.method, dataset=self.dataset, model=self.model, sparsities=self.sparsities)
         said = [
             f"{name.replace('_', ' ')} {_plain(getattr(self, name))} instead of {_plain(getattr(preset, name))}"
-            for name in ("start", "survivors", "scope", "rounds", "rewind_step", "control")
+            for name in ("start", "survivors", "scope", "rounds", "rewind_step", "control", "repair")
             if getattr(self, name) != getattr(preset, name)
         ]
         said += [

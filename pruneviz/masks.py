@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pruneviz.errors import InvalidSetting, Unsuitable
 
@@ -37,9 +40,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Scores:
-    """One value per unit of each group, flat, higher = keep."""
+    """One value per unit of each group, flat, higher = keep.
+
+    ``plan`` is what a method found along the way and reads again when it chooses and repairs (OBS: its inverse Hessian).
+    """
 
     values: Mapping[Group, Tensor]
+    plan: Any = None
 
     def __post_init__(self):
         for group, value in self.values.items():
@@ -50,9 +57,9 @@ class Scores:
                 )
 
     @classmethod
-    def of_weights(cls, tensors: Mapping[str, Tensor]) -> Scores:
+    def of_weights(cls, tensors: Mapping[str, Tensor], plan: Any = None) -> Scores:
         """Scores shaped like the parameters they rank."""
-        return cls({Group.weights(name, value): value.detach().flatten() for name, value in tensors.items()})
+        return cls({Group.weights(name, value): value.detach().flatten() for name, value in tensors.items()}, plan)
 
 
 class Mask(Mapping[str, Tensor]):
@@ -193,27 +200,61 @@ def select(scores: Scores, mask: Mask, target: float, *, scope: str = "global") 
 
 
 def connected(model: nn.Module, mask: Mask, sample: Tensor) -> bool:
-    """Whether any path leads from an input to an output through surviving weights.
+    """Whether any path leads from an input to an output through surviving weights. ``sample``: [1, ...], its values unread."""
+    return broken_at(model, mask, sample) is None
 
-    On a float64 copy each layer averages over the inputs that its mask keeps (no biases, normalisation as identity), so
-    activations stay in [0, 1] and the gradient at the input is positive exactly along paths. ``sample``: [1, ...].
+
+def broken_at(model: nn.Module, mask: Mask, sample: Tensor) -> str | None:
+    """The Linear or Conv2d layer at which all paths from the input end; None where one reaches an output.
+
+    In a chain of layers it is the first whose output no path reaches. Where branches are summed it is the last, in forward
+    order, that paths enter and none leaves: a dead branch beside a living one is not where they end.
+
+    The network runs once on ones, every layer's weight its mask and no bias, activations and normalisation as identity:
+    each number then counts paths (set back to 0 or 1 at each layer) and is zero exactly where none arrives.
     """
-    from copy import deepcopy
+    layers: dict[nn.Module, str] = {m: n for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    ran: list[tuple[str, bool, bool]] = []  # layer, whether paths enter, whether any leaves
 
-    probe = deepcopy(model).double().eval()
-    with torch.no_grad():
-        for name, module in probe.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                weight = f"{name}.weight" if name else "weight"
-                keep = (mask[weight] if weight in mask else torch.ones_like(module.weight, dtype=torch.bool)).double()
-                fan_in = keep.flatten(1).sum(1).clamp(min=1)  # [out]
-                module.weight.copy_(keep / fan_in.view(-1, *[1] * (keep.dim() - 1)))
-                if module.bias is not None:
-                    module.bias.zero_()
-            elif isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.reset_running_stats()
-                module.reset_parameters()
-    x = torch.ones_like(sample, dtype=torch.float64).requires_grad_()
-    with torch.enable_grad():
-        (slope,) = torch.autograd.grad(probe(x).sum(), x)
-    return bool((slope != 0).any())
+    def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        return (inputs[0] > 0).to(inputs[0].dtype)
+
+    def leave(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        reached = output > 0.5  # sums of zeros and ones, whatever the convolution's algorithm rounds
+        ran.append((layers[module], bool((inputs[0] > 0.5).any()), bool(reached.any())))
+        return reached.to(output.dtype)
+
+    values = {}
+    for name, parameter in model.named_parameters():
+        kept = mask[name].to(parameter) if name in mask else torch.ones_like(parameter)
+        values[name] = torch.zeros_like(parameter) if name.endswith("bias") else kept
+    ones = torch.ones_like(sample, dtype=next(model.parameters()).dtype)
+    modes = {module: module.training for module in model.modules()}
+    hooks = [m.register_forward_pre_hook(enter) for m in layers] + [m.register_forward_hook(leave) for m in layers]
+    try:
+        with torch.no_grad(), _Passage():
+            outputs = torch.func.functional_call(model.eval(), values, (ones,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes.items():
+            module.training = training
+    if bool((outputs > 0).any()):
+        return None
+    ends = [name for name, entered, left in ran if entered and not left]
+    return (ends or [name for name, _, left in ran if not left] or [ran[-1][0]])[-1]
+
+
+class _Passage(TorchFunctionMode):
+    """Activations and normalisation let everything pass: their first argument comes out as it went in."""
+
+    PASS = re.compile(
+        "(relu6?|threshold|leaky_relu|prelu|rrelu|elu|selu|celu|gelu|silu|mish|hard(tanh|swish|sigmoid|shrink)|sigmoid|logsigmoid"
+        "|tanh|tanhshrink|softshrink|softplus|softsign|softm(ax|in)|log_softmax|erf|(alpha_|feature_|feature_alpha_)?dropout[123]?d?"
+        "|(batch|group|layer|instance|rms|local_response)_norm|normalize)_?"
+    )
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if self.PASS.fullmatch(getattr(func, "__name__", "")):
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))

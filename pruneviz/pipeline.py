@@ -26,11 +26,12 @@ from pruneviz.errors import PrunevizError
 from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
 from pruneviz.initialisation import initialise_
 from pruneviz.loss import LOSSES
-from pruneviz.masks import Mask, Scores, connected
+from pruneviz.masks import Mask, Scores, broken_at
 from pruneviz.methods import method_class
 from pruneviz.methods.base import Method, Start, Survivors
 from pruneviz.models import MODELS, build
-from pruneviz.pruning import controlled, remove, threshold
+from pruneviz.pruning import controlled, threshold, write_
+from pruneviz.repair import repaired
 from pruneviz.statistic import Kronecker
 from pruneviz.task import Task, generator_for
 from pruneviz.training import Epoch, evaluate, fit
@@ -95,12 +96,13 @@ class _Shared:
     cache: DenseCache
     device: torch.device
     statistics: Statistics = field(default_factory=lambda: Statistics(keep=True))
-    _data: dict[str, Splits] = field(default_factory=dict)
+    _data: dict[tuple[str, bool], Splits] = field(default_factory=dict)
     _network: str = ""
 
-    def data(self, key: str) -> Splits:
+    def data(self, dataset: str, normalise: bool) -> Splits:
+        key = (dataset, normalise)
         if key not in self._data:
-            found = load(key)
+            found = load(dataset).normalised() if normalise else load(dataset)
             parts = {n: tuple(t.to(self.device) for t in getattr(found, n)) for n in ("train", "val", "test")}
             self._data = {key: replace(found, **parts)}
         return self._data[key]
@@ -127,7 +129,7 @@ class _Run:
     def events(self) -> Iterator[Event]:
         config = self.config
         yield self.say("dense", "reading data")
-        self.data = self.shared.data(config.dataset)
+        self.data = self.shared.data(config.dataset, config.normalise)
         self.shared.enter(config)
         if self.step_flops() < ONE_THREAD:
             torch.set_num_threads(1)
@@ -144,6 +146,10 @@ class _Run:
         base = state_of(model)
         yield from self.probe(model, "start")
         mask = Mask.full(model, self.method.prunable(model))
+        if "change" in config.probes:
+            yield self.say("dense", "measuring what single removals really cost")
+            generator = generator_for(config.seed, "change")
+            yield self.arrays("change-start", *probes.change(self.method, model, task, mask, generator))
         full, scores = mask, None
         for stage in config.stages:
             if stage.name in self.resume.stages:
@@ -158,8 +164,10 @@ class _Run:
             else:
                 task, scores = self.task(dense, f"score {stage.name}"), None
             if scores is None:
+                told = self.method.foretell(model)
+                yield self.say(stage.name, f"scoring: {told}" if told else "scoring")
                 scores = self.scores(model, task, mask)
-            before, mask = mask, remove(self.method, model, task, scores, mask, stage.target)
+            before, mask = mask, (yield from self.prune(model, task, scores, mask, stage))
             yield from self.pruned(model, stage, scores, before, mask)
             yield from self.trained_again(model, stage, dense, mask)
         yield Done(self.id)
@@ -188,6 +196,22 @@ class _Run:
     def scores(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
         found = self.method.score(model, task, mask)
         return controlled(found, mask, self.config.control, task.generator)
+
+    def prune(
+        self, model: nn.Module, task: Task, scores: Scores, mask: Mask, stage: Stage
+    ) -> Generator[Event, None, Mask]:
+        """Choose, zero, and move the survivors where the method or the run repairs them; in place."""
+        chosen = self.method.choose(model, task, scores, mask, stage.target)
+        moved = self.method.repaired(model, task, scores, chosen)  # reads the values of those that leave
+        chosen.apply_(model)
+        again = self.config.repair if self.config.survivors is Survivors.RETAIN else "none"
+        if (moved or again != "none") and stage.requested:
+            yield from self.measure(model, stage.target, "zeroed")
+            yield from self.probe(model, f"zeroed-{stage.target:g}", spectra=False)
+        write_(model, moved)
+        chosen.apply_(model)
+        write_(model, repaired(again, model, chosen))
+        return chosen
 
     def pruned(self, model: nn.Module, stage: Stage, scores: Scores, before: Mask, mask: Mask) -> Iterator[Event]:
         """What is measured right after pruning, before any training."""
@@ -242,6 +266,8 @@ class _Run:
                                 sign = dense.initial[name].to(parameter.device)
                                 parameter.copy_(parameter.abs() * sign.sign())
         mask.apply_(model)
+        if self.config.survivors is not Survivors.RETAIN:
+            write_(model, repaired(self.config.repair, model, mask))
 
     # measurements
 
@@ -257,14 +283,13 @@ class _Run:
 
     def collapse(self, model: nn.Module, stage: Stage, mask: Mask) -> Iterator[Event]:
         """Warn, and go on, where a layer lost everything or no path is left from input to output."""
-        linked = connected(model, mask, self.data.train[0][:1])
+        end = broken_at(model, mask, self.data.train[0][:1])
         if stage.requested:
-            yield self.metric(stage.target, "pruned", "", "connected", float(linked))
-        if mask.empty_layers:
-            yield replace(self.say(stage.name, f"{', '.join(mask.empty_layers)} lost every weight"), warning=True)
-        elif not linked:
-            text = "no path is left from input to output through surviving weights"
-            yield replace(self.say(stage.name, text), warning=True)
+            yield self.metric(stage.target, "pruned", "", "connected", float(end is None))
+        said = [f"{', '.join(mask.empty_layers)} lost every weight"] if mask.empty_layers else []
+        said += [f"no path is left from input to output: they end at layer {end!r}"] if end is not None else []
+        if said:
+            yield replace(self.say(stage.name, "; ".join(said)), warning=True)
 
     def probe(self, model: nn.Module, when: str, *, spectra: bool = True) -> Iterator[Event]:
         x, y = self.data.train

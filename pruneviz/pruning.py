@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruneviz.cost import cost
-from pruneviz.masks import Mask, Scores
+from pruneviz.masks import Mask, Scores, broken_at
 from pruneviz.methods import method_class
 from pruneviz.methods.base import Method
 from pruneviz.task import Task, generator_for
@@ -20,7 +20,8 @@ from pruneviz.task import Task, generator_for
 @dataclass(frozen=True)
 class Pruned:
     """A pruned copy of a network. ``scores`` is shaped as :func:`score` returns it; ``report``: asked, reached,
-    threshold, parameters, flops, per_layer (sparsity of each)."""
+    threshold, parameters, flops, per_layer (sparsity of each), empty_layers, connected, broken_at (the layer at which the
+    last path from the input ends, None where one reaches the output)."""
 
     model: nn.Module
     mask: Mask
@@ -64,7 +65,7 @@ def prune(
     before = Mask.full(model, chosen.prunable(model))
     scores = chosen.score(model, task, before)
     mask = remove(chosen, model, task, scores, before, sparsity)
-    spent = cost(model, x[:1], mask)
+    spent, end = cost(model, x[:1], mask), broken_at(model, mask, x[:1])
     report = {
         "asked": sparsity,
         "reached": mask.sparsity,
@@ -72,6 +73,9 @@ def prune(
         "parameters": spent.parameters,
         "flops": spent.flops,
         "per_layer": mask.per_layer(),
+        "empty_layers": mask.empty_layers,
+        "connected": end is None,
+        "broken_at": end,
     }
     return Pruned(model, mask, _by_name(scores, model), report)
 
@@ -79,26 +83,30 @@ def prune(
 def remove(method: Method, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
     """Choose by these scores, move the survivors where the method repairs, zero the rest; in place."""
     chosen = method.choose(model, task, scores, mask, target)
-    repaired = method.repaired(model, task, scores, chosen)
-    params = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, value in repaired.items():
-            params[name].copy_(value)
+    write_(model, method.repaired(model, task, scores, chosen))
     chosen.apply_(model)
     return chosen
+
+
+@torch.no_grad()
+def write_(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Set parameters by name, in place."""
+    params = dict(model.named_parameters())
+    for name, value in values.items():
+        params[name].copy_(value)
 
 
 def controlled(scores: Scores, mask: Mask, control: str, generator: torch.Generator) -> Scores:
     """Scores under a sanity control: inverted, or shuffled among the survivors of each layer."""
     if control == "invert":
-        return Scores({group: -value for group, value in scores.values.items()})
+        return replace(scores, values={group: -value for group, value in scores.values.items()})
     if control == "shuffle":
         values = {}
         for group, value in scores.values.items():
             alive = mask.units[group].nonzero().flatten()
             order = torch.randperm(len(alive), generator=generator).to(alive.device)
             values[group] = value.index_copy(0, alive, value[alive[order]])
-        return Scores(values)
+        return replace(scores, values=values)
     return scores
 
 

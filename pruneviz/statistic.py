@@ -21,4 +21,11 @@ class Kronecker:
     samples: int = 1
 
 
-Statistic = Gradient | Kronecker
+@dataclass(frozen=True)
+class Diagonal:
+    """The diagonal of the loss's Hessian, or of a stand-in, over weights and biases."""
+
+    kind: Literal["ggn", "exact", "fisher", "empirical"] = "ggn"
+
+
+Statistic = Gradient | Kronecker | Diagonal

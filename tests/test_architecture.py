@@ -41,7 +41,10 @@ def test_plotly_only_in_figures_and_ui():
 
 
 @pytest.mark.parametrize(
-    "path", sorted(p for part in ("methods", "models", "datasets", "figures", "jobs") for p in ROOT.glob(f"pruneviz/{part}/*.py")),
+    "path",
+    sorted(
+        p for part in ("methods", "models", "datasets", "figures", "jobs", "papers") for p in ROOT.glob(f"pruneviz/{part}/*.py")
+    ),
     ids=lambda p: str(p.relative_to(ROOT)),
 )  # fmt: skip
 def test_no_torch_at_the_top_of(path: Path):
@@ -69,7 +72,7 @@ def test_the_pipeline_knows_no_store_no_jobs_and_no_browser():
 
 def test_what_the_web_process_imports_brings_no_torch():
     code = (
-        "import sys, pruneviz, pruneviz.store, pruneviz.methods, pruneviz.models, pruneviz.datasets, pruneviz.comparison\n"
+        "import sys, pruneviz, pruneviz.store, pruneviz.methods, pruneviz.models, pruneviz.datasets, pruneviz.comparison, pruneviz.papers\n"
         "import pruneviz.figures, pruneviz.jobs.local, pruneviz.ui, pruneviz.config\n"
         "pruneviz.METHODS['snip'], pruneviz.RunConfig(method='snip').id\n"
         "assert 'torch' not in sys.modules, 'torch came in'"

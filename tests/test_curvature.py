@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from problems import samples
 from torch import nn
 
 import pruneviz as pv
+from pruneviz import probes
+from pruneviz.curvature import end_to_end_singular_values
 from pruneviz.curvature.gradients import mean_gradient
 from pruneviz.curvature.kronecker import KroneckerFactors
 from pruneviz.errors import InvalidSetting, UnsupportedLayer
@@ -166,9 +169,77 @@ def test_a_convolution_s_operator_values_are_autograd_s(cnn):
     assert found["0"].shape == (2, 36)
 
 
-def test_an_operator_that_is_too_large_is_refused_with_the_mend():
-    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1))
-    with pytest.raises(UnsupportedLayer, match="8,192 x 1,024"):
-        pv.jacobian_singular_values(model, torch.zeros(1, 1, 32, 32), conv="operator")
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_lanczos_finds_the_largest_values_of_an_operator_that_is_too_large(monkeypatch, padding_mode: str):
+    """Against the exact decomposition, on an operator that either can do."""
+    torch.manual_seed(2)
+    conv = nn.Conv2d(2, 6, 3, padding=1, groups=2, stride=2, padding_mode=padding_mode)
+    model = nn.Sequential(conv, nn.Tanh(), nn.Conv2d(6, 2, 3)).double()
+    x = torch.randn(2, 2, 10, 10, dtype=torch.float64)
+    exact = pv.jacobian_singular_values(model, x, conv="operator")
+    monkeypatch.setattr("pruneviz.curvature.jacobian.LARGEST", 20)
+    found = pv.jacobian_singular_values(model, x, conv="operator")
+    assert exact["0"].shape == (2, 150)
+    assert found["0"].shape == (2, 32)
+    torch.testing.assert_close(found["0"], exact["0"][:, :32], rtol=1e-8, atol=0)
+    assert found["2"].shape == exact["2"].shape == (2, 18)  # fewer than 32 in all: all of them
+    torch.testing.assert_close(found["2"], exact["2"], rtol=1e-6, atol=1e-7)
+    again = pv.jacobian_singular_values(model, x, conv="operator")
+    assert torch.equal(found["0"], again["0"])
+    with torch.no_grad():
+        conv.weight.zero_()
+    assert not pv.jacobian_singular_values(model, x, conv="operator")["0"].any()
+
+
+def test_an_operator_is_decomposed_exactly_up_to_4096_rows_and_columns():
+    x = torch.zeros(1, 1, 32, 32)
+    exact, large = (nn.Sequential(nn.Conv2d(1, out, 3, padding=1)) for out in (2, 8))
+    assert pv.jacobian_singular_values(exact, x, conv="operator")["0"].shape == (1, 1024)
+    assert pv.jacobian_singular_values(large, x, conv="operator")["0"].shape == (1, 32)
     with pytest.raises(InvalidSetting, match="'kernel' or 'operator'"):
-        pv.jacobian_singular_values(model, torch.zeros(1, 1, 8, 8), conv="dense")
+        pv.jacobian_singular_values(large, x, conv="dense")
+
+
+def test_a_grouped_convolution_s_values_are_its_block_diagonal_matrix_s():
+    conv = nn.Conv2d(4, 6, 3, groups=2).double()
+    blocks = [w.detach().flatten(1) for w in conv.weight.chunk(2)]
+    found = pv.jacobian_singular_values(nn.Sequential(conv), torch.zeros(1, 4, 5, 5).double())["0"]
+    torch.testing.assert_close(found, torch.linalg.svdvals(torch.block_diag(*blocks))[None])
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_end_to_end_values_are_those_of_the_network_s_jacobian(kind: str, request):
+    model = request.getfixturevalue(kind)
+    x, _ = samples(model, 3)
+    found = end_to_end_singular_values(model, x)
+    assert found.shape == (3, 3)
+    for i in range(3):
+        J = torch.autograd.functional.jacobian(lambda v: model(v)[0], x[i : i + 1])
+        torch.testing.assert_close(found[i], torch.linalg.svdvals(J.reshape(3, -1)))
+
+
+def test_end_to_end_values_are_taken_in_evaluation_mode_and_leave_the_network_as_it_was():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout()).double().train()
+    x, _ = samples(nn.Sequential(nn.Linear(6, 1).double()), 5)
+    before = x.clone()
+    found = end_to_end_singular_values(model, x)
+    scaled = model[1].weight.detach() * (1 + model[2].eps) ** -0.5
+    torch.testing.assert_close(found[2], torch.linalg.svdvals(scaled * (x[2] > 0)))
+    assert model.training
+    assert int(model[2].num_batches_tracked) == 0
+    assert torch.equal(x, before)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_the_jacobian_probe_pools_end_to_end_values_up_to_100_outputs(cnn):
+    x, _ = samples(cnn)
+    found, layers = probes.jacobians(cnn, x)
+    values = end_to_end_singular_values(cnn, x)
+    assert layers == ["0", "2", "5"]
+    assert found["end"].shape == (65,)
+    assert found["end"].dtype == np.float32
+    assert found["end"][[0, -1]] == pytest.approx([float(values.min()), float(values.max())])
+    assert found["end_mean"] == pytest.approx([float(values.mean())])
+    assert found["end_spread"] == pytest.approx([float((values - 1).abs().mean())])
+    wide, _ = probes.jacobians(nn.Linear(3, 101), torch.zeros(2, 3))
+    assert not [name for name in wide if name.startswith("end")]

@@ -13,6 +13,7 @@ import pytest
 from pruneviz import figures
 from pruneviz.config import RunConfig
 from pruneviz.figures import FIGURES, base, saliency, spectra
+from pruneviz.figures.change import spearman
 from pruneviz.figures.compare import payload
 from pruneviz.figures.saliency import cut
 from pruneviz.figures.spectra import condition, effective_rank
@@ -32,6 +33,7 @@ class HandMade:
     probes: dict[str, tuple[dict[str, np.ndarray], list[str]]] = field(default_factory=dict)
     accuracy: dict[float, float] = field(default_factory=dict)
     state: str = "succeeded"
+    moves: bool = False  # survivors move: the network was measured before that too
 
     @property
     def id(self) -> str:
@@ -43,14 +45,16 @@ class HandMade:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        rows = [(0.0, "dense", "test", "accuracy", 0.97)] if self.accuracy else []
+        rows = [(0.0, "dense", "test", "accuracy", 0.97), (0.0, "dense", "test", "loss", 0.1)] if self.accuracy else []
         for s, value in self.accuracy.items():
             left = round(1200 * (1 - s))
             rows += [
                 (s, "pruned", "test", "accuracy", value / 2), (s, "pruned", "", "reached", s), (s, "pruned", "", "parameters", left),
                 (s, "tuned", "test", "accuracy", value), (s, "tuned", "", "reached", s), (s, "tuned", "", "parameters", left),
-                (s, "tuned", "", "epochs", 45),
+                (s, "tuned", "", "epochs", 45), (s, "pruned", "test", "loss", 2.0), (s, "tuned", "test", "loss", 0.2),
             ]  # fmt: skip
+            if self.moves:
+                rows += [(s, "zeroed", "test", "accuracy", value / 4), (s, "zeroed", "test", "loss", 20.0)]
         table = pd.DataFrame(rows, columns=["sparsity", "stage", "split", "metric", "value"])
         return table.assign(run=self.id, method=self.config.method, seed=self.config.seed)
 
@@ -74,26 +78,59 @@ def histograms(sparsity: float) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+def change(
+    predicted: Any = (1e-4, 2e-4, 3e-4, 4e-4),
+    measured: Any = (1e-4, 4e-4, 2e-4, 8e-4),
+    zeroed: Any = None,
+    every: bool = False,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Measured removals, the first half of them in the first layer."""
+    p, m = np.array(predicted, float), np.array(measured, float)
+    arrays = {
+        "predicted": p, "measured": m, "zeroed": m if zeroed is None else np.array(zeroed, float),
+        "layer": np.arange(len(p)) * 2 // len(p), "correlation": np.array([spearman(p, m)]), "all": np.array([int(every)]),
+    }  # fmt: skip
+    return arrays, [f"{name}.weight" for name in LAYERS]
+
+
 def run(method: str = "snip", accuracy: dict[float, float] | None = None, **settings: Any) -> HandMade:
-    """A finished run with all probes: A0 has equal eigenvalues, the others fall; quantiles rise evenly from 0 to 2."""
+    """A finished run with all probes: A0 has equal eigenvalues, the others fall; quantiles rise evenly from 0 to 2, from input
+    to output from 0 to 4. Before a repair all singular values are a tenth of that."""
     config = RunConfig(method=method, sparsities=SPARSITIES, **settings)
     falling = {"A0": np.ones(10), "S0": 0.5 ** np.arange(100.0), "A1": np.r_[1.0, np.zeros(9)], "S1": np.ones(20)}
     values = {
         "quantiles": np.stack([np.linspace(0, 2, 65)] * 2),
         "mean": np.array([1.0, 0.6]),
         "spread": np.array([0.5, 0.3]),
-    }
+        "end": np.linspace(0, 4, 65), "end_mean": np.array([2.0]), "end_spread": np.array([1.25]),
+    }  # fmt: skip
+    small = {key: a / 10 for key, a in values.items()}
     probes: dict[str, Any] = {"spectra-start": (falling, LAYERS), "jacobians-start": (values, LAYERS)}
+    probes["change-start"] = change()
+    moves = config.repair != "none" or config.params.get("repair") is True or method == "obs"
     for s in SPARSITIES:
         probes[f"saliency-{s:g}"] = histograms(s), [f"{name}.weight" for name in LAYERS]
         probes[f"spectra-tuned-{s:g}"] = falling, LAYERS
         probes |= {f"jacobians-{when}-{s:g}": (values, LAYERS) for when in ("pruned", "tuned")}
-    return HandMade(config, probes, accuracy or {0.5: 0.96, 0.9: 0.9, 0.98: 0.5})
+        probes |= {f"jacobians-zeroed-{s:g}": (small, LAYERS)} if moves else {}
+    return HandMade(config, probes, accuracy or {0.5: 0.96, 0.9: 0.9, 0.98: 0.5}, moves=moves)
+
+
+def repairs(method: str = "snip", **settings: Any) -> list[Any]:
+    """Runs that differ in the repair alone."""
+    return [run(method, repair=kind, **settings) for kind in ("none", "rescale", "isometry")]
 
 
 @pytest.fixture
 def four() -> list[Any]:
     return [run(method) for method in ("random", "magnitude", "lottery-ticket", "snip")]
+
+
+def suited(key: str, runs: list[Any]) -> list[Any]:
+    """The runs, or for the figure that compares repairs, each with its three repairs."""
+    if key != "repair":
+        return runs
+    return [each for made in runs for each in repairs(made.config.method, seed=made.config.seed)]
 
 
 def long_run(layers: int = 16, widest: int = 4608, method: str = "snip") -> HandMade:
@@ -105,13 +142,15 @@ def long_run(layers: int = 16, widest: int = 4608, method: str = "snip") -> Hand
         "quantiles": np.sort(rng.random((layers, 65)), 1),
         "mean": rng.random(layers),
         "spread": rng.random(layers),
-    }
+        "end": np.sort(rng.random(65)), "end_mean": rng.random(1), "end_spread": rng.random(1),
+    }  # fmt: skip
     counts = rng.integers(1000, 90_000, (2, layers, 60))
     bars = {
         "edges": EDGES, "kept": counts[0], "removed": counts[1], "zeros": np.zeros((layers, 2), int), "log": np.array([1]),
         "sizes": counts.sum((0, 2)), "alive": counts[0].sum(1), "threshold": np.array([0.1234567]),
     }  # fmt: skip
     probes: dict[str, Any] = {"spectra-start": (factors, names), "jacobians-start": (values, names)}
+    probes["change-start"] = change(*rng.standard_normal((3, 2000)))
     for s in SPARSITIES:
         probes |= {f"saliency-{s:g}": (bars, [f"{n}.weight" for n in names]), f"spectra-tuned-{s:g}": (factors, names)}
         probes |= {f"jacobians-{when}-{s:g}": (values, names) for when in ("pruned", "tuned")}
@@ -120,7 +159,7 @@ def long_run(layers: int = 16, widest: int = 4608, method: str = "snip") -> Hand
 
 @pytest.mark.parametrize("key", FIGURES)
 def test_a_figure_is_its_data_then_its_plot(key, four):
-    figure = FIGURES[key]
+    figure, four = FIGURES[key], suited(key, four)
     assert figure(four) == figure.plot(figure.data(four))
     assert getattr(figures, key) is figure
     assert figure.caption.endswith(".")
@@ -129,7 +168,7 @@ def test_a_figure_is_its_data_then_its_plot(key, four):
 
 @pytest.mark.parametrize("key", FIGURES)
 def test_a_figure_says_what_its_axes_are_and_tells_its_numbers_in_a_sentence(key, four):
-    drawn = FIGURES[key](four)
+    drawn = FIGURES[key](suited(key, four))
     assert any(axis.title.text for axis in drawn.select_yaxes())
     assert any(axis.title.text for axis in drawn.select_xaxes())
     assert any(c.isdigit() for c in base.alt(drawn))
@@ -148,10 +187,11 @@ def test_nothing_to_show_draws_an_empty_figure_that_says_what_to_do(key, runs):
 
 
 @pytest.mark.parametrize("key", FIGURES)
-@pytest.mark.parametrize("runs", [1, 4, 9, "deep"])
+@pytest.mark.parametrize("runs", [1, 4, 9, "deep", "repaired"])
 def test_a_figure_stays_within_its_budget(key, runs):
-    deep = runs == "deep"
-    drawn = FIGURES[key]([long_run()] if deep else [run("magnitude", seed=seed) for seed in range(runs)])
+    many = range(runs) if isinstance(runs, int) else ()
+    made = {"deep": [long_run()], "repaired": [run("snip", repair="isometry", seed=seed) for seed in range(6)]}
+    drawn = FIGURES[key](suited(key, made.get(runs) or [run("magnitude", seed=seed) for seed in many]))
     assert 0 < len(drawn.data) <= base.MAX_TRACES
     assert max(len(trace.x) for trace in drawn.data) <= base.MAX_POINTS
     assert len(drawn.to_json()) < 150_000
@@ -159,7 +199,7 @@ def test_a_figure_stays_within_its_budget(key, runs):
 
 @pytest.mark.parametrize("key", FIGURES)
 def test_no_raw_values_and_no_colour_of_a_theme_reach_the_browser(key, four):
-    drawn = FIGURES[key](four)
+    drawn = FIGURES[key](suited(key, four))
     assert not {trace.type for trace in drawn.data} & {"histogram", "violin"}
     assert drawn.layout.paper_bgcolor == drawn.layout.plot_bgcolor == "rgba(0,0,0,0)"
     assert drawn.layout.font.color is None
@@ -191,8 +231,10 @@ def test_a_name_says_no_more_than_it_takes_to_tell_runs_apart():
     assert base.label(second, [plain]) == "SNIP · seed 1"
     assert base.label(second, [run("random")]) == "SNIP"
     assert base.label(run("random", start="trained")) == "Random · from trained"
-    assert base.label(run("lottery-ticket", survivors="reinit")) == "Lottery ticket · survivors reinit"
+    assert base.label(run("lottery-ticket", survivors="reinit")) == "Lottery ticket · reinitialised"
     assert base.label(run("magnitude", rounds=1)) == "Magnitude · one shot"
+    assert base.label(run("snip", repair="isometry")) == "SNIP · made isometric"
+    assert base.label(run("snip", params={"include_bias": True, "batches": 4})) == "SNIP · batches 4 · biases too"
 
 
 def test_two_runs_never_share_a_name():

@@ -6,12 +6,13 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pruneviz.curvature import jacobian, kronecker
+from pruneviz.curvature import end_to_end, jacobian, kronecker
 from pruneviz.curvature.kronecker import KroneckerFactors
 
-__all__ = ["KroneckerFactors", "jacobian_singular_values", "kfac"]
+__all__ = ["KroneckerFactors", "end_to_end_singular_values", "jacobian_singular_values", "kfac"]
 
 jacobian_singular_values = jacobian.jacobian_singular_values
+end_to_end_singular_values = end_to_end.end_to_end_singular_values
 
 
 def kfac(

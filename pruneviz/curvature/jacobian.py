@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pruneviz.curvature.gradients import untouched
-from pruneviz.errors import InvalidSetting, UnsupportedLayer
+from pruneviz.errors import InvalidSetting
 
 _ACTIVATIONS = frozenset(
     {
@@ -55,18 +56,20 @@ class _Watcher(TorchFunctionMode):
 
 
 LARGEST = 4096  # rows and columns of a convolution's operator that is decomposed exactly
+LANCZOS = 32  # singular values of a larger one
 
 
 def jacobian_singular_values(
     model: nn.Module, x: Tensor, *, conv: Literal["kernel", "operator"] = "kernel"
 ) -> dict[str, Tensor]:
-    r"""Singular values of every layer's Jacobian, in forward order, descending (Lee et al. 2020, section 3).
+    r"""Singular values of every layer's Jacobian, in forward order, descending (Lee et al. 2020, section 4).
 
     Linear: of :math:`J = D W` at each sample, ``D`` the derivative of the activation that follows (identity where none
-    does): [samples, min(out, in)]. Conv2d, ``conv="kernel"``: of the kernel matrix [out, in k k], which the paper's loss
-    uses: [1, min]. ``conv="operator"``: of D times the map from input image to output image itself: [samples, min].
-    Through W Wᵀ on the smaller side in float64, so small values are right to about 1e-8 of the largest.
-    Raises: UnsupportedLayer, where a convolution's operator has more than 4,096 rows or columns; InvalidSetting.
+    does): [samples, min(out, in)]. Conv2d, ``conv="kernel"``: of the kernel matrix [out, in k k] (with groups, of the block
+    diagonal of theirs), which the paper's loss uses: [1, min]. ``conv="operator"``: of D times the map from input image to
+    output image itself: [samples, min(pixels)]; where it has more than 4,096 rows or columns, the largest 32 by Lanczos'
+    method: [samples, 32]. Exact values go through W Wᵀ on the smaller side in float64: small ones are right to about 1e-8
+    of the largest. Raises: InvalidSetting.
     """
     if conv not in ("kernel", "operator"):
         raise InvalidSetting(f"conv is 'kernel' or 'operator'; found {conv!r}.")
@@ -95,23 +98,56 @@ def jacobian_singular_values(
         if isinstance(layer, nn.Linear):
             found[name] = _scaled_rows(weight, slope.reshape(-1, weight.shape[0]))
         elif conv == "kernel":
-            found[name] = torch.linalg.svdvals(weight.flatten(1).double())[None].to(weight.dtype)
+            blocks = weight.view(layer.groups, -1, weight[0].numel())  # [groups, out, in k k]
+            values = torch.linalg.svdvals(blocks.double()).flatten().sort(descending=True).values
+            found[name] = values[None].to(weight.dtype)
+        elif max(inputs[name][0].numel(), outputs[name][0].numel()) <= LARGEST:
+            found[name] = _scaled_rows(_operator(layer, inputs[name]), slope.flatten(1))
         else:
-            found[name] = _scaled_rows(_operator(name, layer, inputs[name], slope), slope.flatten(1))
+            found[name] = torch.stack([_largest(layer, image, d) for image, d in zip(inputs[name], slope, strict=True)])
     return found
 
 
 @torch.no_grad()
-def _operator(name: str, layer: nn.Conv2d, inputs: Tensor, outputs: Tensor) -> Tensor:
+def _operator(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
     """The matrix that takes a flat input image to the flat output image: [out pixels, in pixels], column by column."""
-    columns, rows = inputs[0].numel(), outputs[0].numel()
-    if max(rows, columns) > LARGEST:
-        raise UnsupportedLayer(
-            f"The operator of layer {name!r} is {rows:,} x {columns:,}; it is decomposed up to {LARGEST:,} rows and columns. "
-            "Use smaller images, or conv='kernel'."
-        )
+    columns = inputs[0].numel()
     unit = torch.eye(columns, dtype=layer.weight.dtype, device=layer.weight.device).view(columns, *inputs.shape[1:])
     return layer._conv_forward(unit, layer.weight, None).flatten(1).T
+
+
+def _largest(layer: nn.Conv2d, image: Tensor, slope: Tensor) -> Tensor:
+    """The 32 largest singular values of D times the convolution, through products with it and its transpose (ARPACK).
+
+    ``image`` [in, h, w], ``slope`` [out, h', w']; fewer where the smaller side has fewer pixels. The start vector is fixed.
+    """
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    weight, d = layer.weight.detach().double(), slope.double()
+    with torch.enable_grad():  # a linear map's gradient is its transpose, the same at every image
+        at = torch.zeros_like(image, dtype=weight.dtype).requires_grad_()
+        out = layer._conv_forward(at[None], weight, None)[0]
+
+    def forward(v: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            image = torch.from_numpy(v.reshape(at.shape)).to(at)
+            return (d * layer._conv_forward(image[None], weight, None)[0]).flatten().cpu().numpy()
+
+    def backward(u: np.ndarray) -> np.ndarray:
+        (found,) = torch.autograd.grad(out, at, d * torch.from_numpy(u.reshape(d.shape)).to(d), retain_graph=True)
+        return found.flatten().cpu().numpy()
+
+    operator = LinearOperator((d.numel(), at.numel()), forward, backward, dtype=np.float64)  # pyright: ignore[reportCallIssue]
+    least, draw = min(operator.shape), np.random.default_rng(0).standard_normal
+    if least <= LANCZOS:  # Lanczos' method finds fewer than all
+        wide = d.numel() == least
+        values = np.linalg.svd((operator.rmatmat if wide else operator.matmat)(np.eye(least)), compute_uv=False)
+    elif not forward(draw(at.numel())).any():  # and nothing in a map that is zero
+        values = np.zeros(LANCZOS)
+    else:
+        found = np.asarray(svds(operator, LANCZOS, v0=draw(least), return_singular_vectors=False))
+        values = np.sort(found)[::-1].copy()
+    return torch.from_numpy(values).to(layer.weight)
 
 
 def _scaled_rows(weight: Tensor, slope: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class Recorder:
             handle.remove()
 
     def _hook(self, name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if name in self.outputs:
                 raise UnsupportedLayer(
                     f"Layer {name!r} is used twice in one forward pass: its curvature would be wrong. "
@@ -40,6 +40,7 @@ class Recorder:
                     "groups=1 only. Choose a method without curvature, and leave the spectra probe out."
                 )
             self.inputs[name], self.outputs[name] = inputs[0].detach(), output
+            return output.clone()  # an activation that works in place must not overwrite what was recorded
 
         return hook
 
@@ -62,13 +63,13 @@ class Recorder:
             return gradient.flatten(2).transpose(1, 2)
         return gradient.reshape(len(gradient), -1, gradient.shape[-1])
 
-    def gradients(self, cotangent: Tensor, outputs: Tensor) -> dict[str, Tensor]:
+    def gradients(self, cotangent: Tensor, outputs: Tensor, names: list[str] | None = None) -> dict[str, Tensor]:
         """Layer name -> the slope at its output [samples, positions, out], for this slope at the network's outputs."""
-        names = list(self.outputs)
-        found = torch.autograd.grad(
-            outputs, [self.outputs[n] for n in names], cotangent, retain_graph=True, allow_unused=True
-        )
+        names = list(self.outputs) if names is None else names
+        if not names:
+            return {}
+        at = [self.outputs[n] for n in names]
+        found = torch.autograd.grad(outputs, at, cotangent, retain_graph=True, allow_unused=True)
         return {
-            n: self.slopes(n, g if g is not None else torch.zeros_like(self.outputs[n]))
-            for n, g in zip(names, found, strict=True)
+            n: self.slopes(n, torch.zeros_like(z) if g is None else g) for n, z, g in zip(names, at, found, strict=True)
         }

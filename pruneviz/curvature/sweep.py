@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from pruneviz.statistic import Gradient, Kronecker, Statistic
+from pruneviz.statistic import Diagonal, Gradient, Kronecker, Statistic
 
 if TYPE_CHECKING:
     from pruneviz.task import Task
@@ -28,13 +28,14 @@ def digest(model: nn.Module, task: Task, statistic: Statistic) -> str:
     for x, y in task.batches():
         _digest(hasher, x)
         _digest(hasher, y)
-    if isinstance(statistic, Kronecker) and statistic.fisher == "sampled":
+    if statistic == Diagonal("fisher") or (isinstance(statistic, Kronecker) and statistic.fisher == "sampled"):
         _digest(hasher, task.generator.get_state())
     return hasher.hexdigest()
 
 
 def gather(model: nn.Module, task: Task, wanted: tuple[Statistic, ...]) -> dict[Statistic, Any]:
     """The statistics wanted, each computed over the task's samples."""
+    from pruneviz.curvature.diagonals import diagonal
     from pruneviz.curvature.gradients import mean_gradient
     from pruneviz.curvature.kronecker import kfac
 
@@ -47,6 +48,8 @@ def gather(model: nn.Module, task: Task, wanted: tuple[Statistic, ...]) -> dict[
                 found[statistic] = kfac(
                     model, task.batches(), fisher=fisher, samples=samples, generator=task.generator, loss=task.loss
                 )
+            case Diagonal(kind=kind):
+                found[statistic] = diagonal(model, task.batches(), kind=kind, loss=task.loss, generator=task.generator)
     return found
 
 

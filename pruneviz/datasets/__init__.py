@@ -5,7 +5,9 @@ from __future__ import annotations
 from pruneviz.datasets.base import DataCard, Splits
 from pruneviz.registry import Registry, files_of
 
-DATASETS: Registry[DataCard] = Registry("data set", {m.CARD.key: m.CARD for m in files_of(__name__, list(__path__))})
+DATASETS: Registry[DataCard] = Registry(
+    "data set", {card.key: card for module in files_of(__name__, list(__path__)) for card in module.CARDS}
+)
 
 
 def load(key: str) -> Splits:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from platformdirs import user_cache_dir
 
+from pruneviz.citation import Paper
 from pruneviz.errors import DataUnavailable
 
 if TYPE_CHECKING:
@@ -23,13 +24,22 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Splits:
-    """Training, validation and test samples, each (x float32 [n, channels, rows, columns], y int64 [n])."""
+    """Training, validation and test samples, each (x float32 [n, *shape], y int64 [n]).
+
+    ``shape`` of a sample: (channels, rows, columns) of an image, else (inputs,).
+    """
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     classes: tuple[str, ...]
     shape: tuple[int, ...]
+
+    def normalised(self) -> Splits:
+        """All samples less the training samples' mean, over their standard deviation: one number each for all inputs."""
+        mean, std = self.train[0].mean(), self.train[0].std()
+        parts = {name: ((x - mean) / std, y) for name in ("train", "val", "test") for x, y in [getattr(self, name)]}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -43,9 +53,11 @@ class File:
 
 @dataclass(frozen=True)
 class DataCard:
-    """``read(folder)`` gives train, validation and test arrays; ``digest`` names this exact data in every run's id.
+    """``read(card)`` gives train, validation and test arrays; ``digest`` names this exact data in every run's id.
 
-    ``epochs`` and ``tune_epochs`` are the training budgets suggested for it, ``megabytes`` what a download would take.
+    ``model`` is the network usually trained on it, ``epochs`` and ``tune_epochs`` the training budgets suggested for it,
+    ``megabytes`` what a download takes. ``folder``: its folder in the data folder where that is not its key;
+    ``folders``: where a system package puts its files.
     """
 
     key: str
@@ -59,7 +71,10 @@ class DataCard:
     source: str
     epochs: int
     tune_epochs: int
+    model: str = "lenet-300-100"
+    paper: Paper | None = None
     files: tuple[File, ...] = ()
+    folder: str = ""
     folders: tuple[str, ...] = ()
     megabytes: float = 0.0
     content: str = ""
@@ -74,7 +89,7 @@ class DataCard:
     @property
     def home(self) -> Path:
         """Where a download goes and local files are looked for first."""
-        return data_folder() / self.key
+        return data_folder() / (self.folder or self.key)
 
     def find(self, file: File) -> Path | None:
         """The file, compressed or not, in the data folder or where a system package puts it."""

@@ -26,17 +26,19 @@ def _read(card: DataCard) -> tuple[Arrays, Arrays, Arrays]:
     return train, val, test
 
 
-CARD = DataCard(
-    key="digits",
-    title="Digits",
-    idea="1,797 handwritten digits of 8 x 8 pixels; comes with the install, trains in seconds.",
-    shape=(1, 8, 8),
-    classes=tuple("0123456789"),
-    sizes=(1257, 180, 360),
-    read=_read,
-    licence="CC BY 4.0",
-    source="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
-    epochs=30,
-    tune_epochs=15,
-    content="87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826",
+CARDS = (
+    DataCard(
+        key="digits",
+        title="Digits",
+        idea="1,797 handwritten digits of 8 x 8 pixels; comes with the install, trains in seconds.",
+        shape=(1, 8, 8),
+        classes=tuple("0123456789"),
+        sizes=(1257, 180, 360),
+        read=_read,
+        licence="CC BY 4.0",
+        source="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+        epochs=30,
+        tune_epochs=15,
+        content="87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826",
+    ),
 )

@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pruneviz.figures.base import Figure, alt, colour, label, labels, note
+from pruneviz.figures.change import FIGURE as change
 from pruneviz.figures.compare import FIGURE as compare
 from pruneviz.figures.curves import FIGURE as curves
+from pruneviz.figures.jacobians import ENDS as ends
 from pruneviz.figures.jacobians import FIGURE as jacobians
 from pruneviz.figures.jacobians import TREND as trend
+from pruneviz.figures.repair import FIGURE as repair
 from pruneviz.figures.saliency import FIGURE as saliency
 from pruneviz.figures.saliency import LAYERS as layers
 from pruneviz.figures.spectra import FIGURE as spectra
 
 FIGURES: Mapping[str, Figure] = {
-    figure.key: figure for figure in (saliency, layers, spectra, jacobians, trend, curves, compare)
+    figure.key: figure
+    for figure in (saliency, layers, change, spectra, jacobians, ends, trend, repair, curves, compare)
 }
 
 __all__ = [
-    "FIGURES", "Figure", "alt", "colour", "compare", "curves", "jacobians", "label", "labels", "layers", "note", "saliency",
-    "spectra", "trend",
+    "FIGURES", "Figure", "alt", "change", "colour", "compare", "curves", "ends", "jacobians", "label", "labels", "layers",
+    "note", "repair", "saliency", "spectra", "trend",
 ]  # fmt: skip

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pruneviz.datasets import DATASETS
-from pruneviz.methods import METHODS
-from pruneviz.models import MODELS
+from pruneviz.figures.names import label, labels, repair  # noqa: F401  names and scales are read as base.labels, base.percent
+from pruneviz.figures.scales import (  # noqa: F401
+    log_ticks,
+    number,
+    percent,
+    power,
+    signed,
+    signed_ticks,
+    spaced,
+    sparsity_axis,
+    thinned,
+    unsigned,
+)  # fmt: skip
 
 if TYPE_CHECKING:
-    from pruneviz.config import RunConfig
     from pruneviz.store import Run
 
 SPARSITY = 0.9  # shown where nobody chose one
@@ -88,126 +95,6 @@ def faded(hex_: str, alpha: float) -> str:
     return f"rgba({r},{g},{b},{alpha:g})"
 
 
-# names
-
-
-def label(run: Run, among: Iterable[Run] = ()) -> str:
-    """ "SNIP", "Random · from trained", and what else it takes to be told from the other runs ``among`` which it stands."""
-    others = [other for other in among if other.id != run.id]
-    return labels([run, *others])[run.id]
-
-
-def labels(runs: Iterable[Run], *, seeds: bool = True) -> dict[str, str]:
-    """Run id -> name. Names differ wherever runs do; without ``seeds``, runs that differ in the seed alone share one."""
-    runs = list({run.id: run for run in runs}.values())
-    names = {run.id: (METHODS[run.config.method].title, *_departures(run.config)) for run in runs}
-    settings = {run.id: _settings(run, seeds) for run in runs}
-    for key in dict.fromkeys(key for found in settings.values() for key in found):
-        alike = defaultdict(list)
-        for run in runs:
-            alike[names[run.id]].append(run.id)
-        for ids in alike.values():
-            if len({settings[id_].get(key) for id_ in ids}) > 1:
-                names |= {id_: (*names[id_], settings[id_][key]) for id_ in ids if settings[id_].get(key)}
-    return {id_: " · ".join(parts) for id_, parts in names.items()}
-
-
-def _departures(config: RunConfig) -> tuple[str, ...]:
-    said = []
-    for text in config.departures:
-        what, _, value = text.split(" instead of ")[0].rpartition(" ")
-        if what == "start":
-            said.append(f"from {value}")
-        elif what == "rounds":
-            said.append("one shot" if value == "1" else f"{value} rounds")
-        else:
-            said.append(f"{what} {value}")
-    return tuple(said)
-
-
-def _settings(run: Run, seeds: bool) -> dict[str, str]:
-    """What may tell two runs of one method apart, the most telling first."""
-    config = run.config
-    found = {"model": MODELS[config.model].title, "dataset": DATASETS[config.dataset].title}
-    for name in ("train", "tune"):
-        budget = getattr(config, name).model_dump()
-        found |= {f"{name} {key}": f"{name} {key.replace('_', ' ')} {value}" for key, value in budget.items()}
-    if not config.one_shot:
-        found["rounds"] = f"{config.rounds} rounds"
-    if seeds or not config.one_shot:
-        found["sparsities"] = f"at {', '.join(percent(s) for s in config.sparsities)}"
-    if seeds:
-        found |= {"seed": f"seed {config.seed}", "id": run.id[-4:]}
-    return found
-
-
-# numbers and scales
-
-
-def percent(share: float) -> str:
-    """0.98 -> "98%", 0.9844 -> "98.4%"."""
-    return f"{round(100 * share, 1):g}%"
-
-
-def number(value: float) -> str:
-    """Three significant digits, as a person writes them: 0.0123, 1.2·10⁻⁵, ∞."""
-    if not np.isfinite(value):
-        return "–" if np.isnan(value) else "∞"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        return f"{float(f'{value:.3g}'):,g}" if abs(value) < 1000 else f"{value:,.0f}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa}·{power(int(exponent))}"
-
-
-def power(exponent: int) -> str:
-    """10 to a whole power, in superscript; 1 and 10 as they are."""
-    return (
-        ("1", "10")[exponent]
-        if exponent in (0, 1)
-        else "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    )
-
-
-def log_ticks(low: float, high: float, *, most: int = 5) -> tuple[list[float], list[str]]:
-    """Ticks of an axis whose coordinate is log10 of the value: powers of ten, or 1, 2, 5 where few powers fit."""
-    whole = [float(e) for e in range(int(np.ceil(low - 1e-9)), int(np.floor(high + 1e-9)) + 1)]
-    if len(whole) >= 2:
-        whole = whole[:: -(-len(whole) // most)]
-        return whole, [power(int(e)) for e in whole]
-    fine = [
-        (e + np.log10(m), m * 10.0**e) for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in (1, 2, 5)
-    ]
-    inside = [(at, value) for at, value in fine if low <= at <= high]
-    return [float(at) for at, _ in inside], [number(value) for _, value in inside]
-
-
-def spaced(sparsity: Any) -> Any:
-    """Where a sparsity stands on its axis: -log10 of the kept share, so that 90% to 98% is not squeezed."""
-    return -np.log10(np.maximum(1 - np.asarray(sparsity, float), 1e-6))
-
-
-def sparsity_axis(sparsities: Iterable[float]) -> dict[str, Any]:
-    """An x axis for :func:`spaced` coordinates, with ticks in % removed."""
-    shown: list[float] = []
-    for s in sorted(set(sparsities)):
-        if not shown or spaced(s) - spaced(shown[-1]) > 0.12:
-            shown.append(s)
-    if len(shown) > 9:
-        shown = [s for s in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if shown[0] <= s <= shown[-1]]
-    return {
-        "tickvals": [float(spaced(s)) for s in shown],
-        "ticktext": [percent(s) for s in shown],
-        "title": {"text": "weights removed (%, log scale)"},
-    }
-
-
-def thinned(count: int, most: int) -> np.ndarray:
-    """At most ``most`` indices out of ``count``, first and last among them, denser at the start."""
-    if count <= most:
-        return np.arange(count)
-    return np.unique(np.round(np.geomspace(1, count, most)).astype(int)) - 1
-
-
 # runs
 
 
@@ -256,8 +143,11 @@ def chosen(runs: Iterable[Run], layer: str | None) -> str | None:
 # layout
 
 
-def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str = "") -> go.Figure:
-    """The shared layout: see-through, no colour that depends on the theme, legend under the plot; alt text kept along."""
+def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str = "", least: int = 0) -> go.Figure:
+    """The shared layout: see-through, no colour that depends on the theme, legend under the plot; alt text kept along.
+
+    ``least``: pixels across that it takes to be read; what is narrower, a phone, scrolls.
+    """
     fig.update_layout(
         title={"text": title, "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 14, "l": 4}},
         title_font_size=16,
@@ -271,7 +161,7 @@ def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str
         },
         hoverlabel={"align": "left"},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": NEUTRAL},
-        meta={"alt": alt, "note": note},
+        meta={"alt": alt, "note": note, "least": least or _least(fig)},
     )  # fmt: skip
     fig.update_yaxes({"gridcolor": GRID, "zeroline": False, "ticks": "", "automargin": True})
     line = {"linecolor": NEUTRAL, "showline": True, "ticks": "outside", "ticklen": 4, "tickcolor": NEUTRAL}
@@ -287,6 +177,17 @@ def alt(fig: go.Figure) -> str:
 def note(fig: go.Figure) -> str:
     """What the caption should add for these runs, e.g. that only six are drawn; often empty."""
     return (fig.layout.meta or {}).get("note", "")
+
+
+def least(fig: go.Figure) -> int:
+    """Pixels across that the figure takes to be read."""
+    return (fig.layout.meta or {}).get("least", 0)
+
+
+def _least(fig: go.Figure) -> int:
+    columns = len({axis.domain[0] for axis in fig.select_xaxes() if axis.domain})
+    named = sum(trace.showlegend is not False and bool(trace.name) for trace in fig.data)
+    return max(240 * columns if columns > 1 else 0, 520 if named > 4 else 0)
 
 
 def empty(title: str, what_to_do: str) -> go.Figure:
@@ -335,6 +236,12 @@ def key(fig: go.Figure, name: str, dash: str, **place: int) -> None:
     """A legend entry for a kind of line, whatever its colour."""
     line = {"color": NEUTRAL, "dash": dash, "width": 2}
     fig.add_scatter(x=[None], y=[None], mode="lines", name=name, line=line, hoverinfo="skip", **place)
+
+
+def swatch(fig: go.Figure, name: str, alpha: float, **place: int) -> None:
+    """A legend entry for a kind of box, whatever its colour: its outline, filled as far as ``alpha`` says."""
+    marker = {"symbol": "square", "size": 11, "color": faded(NEUTRAL, alpha), "line": {"color": NEUTRAL, "width": 1.4}}
+    fig.add_scatter(x=[None], y=[None], mode="markers", name=name, marker=marker, hoverinfo="skip", **place)
 
 
 def variants(table: pd.DataFrame) -> dict[str, int]:

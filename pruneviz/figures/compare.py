@@ -23,7 +23,7 @@ ROWS = {
     "jacobians": "singular value",
     "curve": "test accuracy (%)",
 }
-COLUMNS = ["run", "method", "label", "layer", "sparsity", "view", "series", "x", "y", "width", "mark"]
+COLUMNS = ["run", "method", "label", "layer", "sparsity", "view", "series", "x", "y", "width", "mark", "log", "linear"]
 BOX = ("low", "q1", "median", "q3", "high")
 BUDGET = 290_000  # bytes of the moving grid's data
 POINTS = 120  # of an eigenvalue curve in the static figure
@@ -32,7 +32,8 @@ POINTS = 120  # of an eigenvalue curve in the static figure
 def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
     """One row a mark: ``view`` (saliency, spectra, jacobians, curve) and ``series`` within it, ``x``, ``y``.
 
-    ``mark`` is the threshold of a histogram and 1 at the curve's point of this sparsity; box quantiles are their series.
+    ``mark`` is the threshold of a histogram and 1 at the curve's point of this sparsity; box quantiles are their series;
+    ``log`` and ``linear`` say how a histogram's axis was made (:func:`pruneviz.figures.saliency.scale`).
     """
     runs = list(runs)[: base.MAX_RUNS]
     wanted, names = base.chosen(runs, layer), base.labels(runs)
@@ -48,10 +49,10 @@ def _column(run: Run, sparsity: float, layer: str | None) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for panel in (p for p in saliency.histograms(run, sparsity) if layer and saliency.matches(p["layer"], layer)):
         lower, upper = panel["lower"], panel["upper"]
-        place = np.log10(panel["threshold"]) if panel["log"] and panel["threshold"] > 0 else panel["threshold"]
+        axis = {key: panel[key] for key in ("log", "linear")}
         for series in ("kept", "removed"):
             bins = zip((lower + upper) / 2, panel[series], upper - lower, strict=True)
-            same = {"view": "saliency", "series": f"{series} log" if panel["log"] else series, "mark": place}
+            same = {"view": "saliency", "series": series, **axis, "mark": saliency.place(panel["threshold"], **axis)}
             rows += [{**same, "x": x, "y": int(y), "width": w} for x, y, w in bins]
         break
     for when, _, name in spectra.moments(run, sparsity):
@@ -121,10 +122,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
 def _saliency(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
     if part.empty:
         return
-    wide = part.assign(kind=part["series"].str.split().str[0]).pivot_table(
-        index=["x", "width"], columns="kind", values="y"
-    )
-    wide = wide.reset_index()
+    wide = part.pivot_table(index=["x", "width"], columns="series", values="y").reset_index()
     x = [*wide["x"], *wide["x"]]
     fig.add_bar(
         x=x, y=[*wide["kept"], *wide["removed"]], base=[*([0] * len(wide)), *wide["kept"]], width=[*wide["width"], *wide["width"]],
@@ -136,10 +134,8 @@ def _saliency(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
     place = part["mark"].iloc[0]
     if np.isfinite(place):
         base.rule(fig, x=float(np.clip(place, low, high)), facet=col - 1)
-    if part["series"].iloc[0].endswith("log"):
-        values, texts = base.log_ticks(low, high, most=4)
-        fig.update_xaxes(tickvals=values, ticktext=texts, row=1, col=col)
-    fig.update_xaxes(title_text="score", row=1, col=col)
+    first = part.iloc[0]
+    fig.update_xaxes(**saliency.ticks(low, high, int(first["log"]), float(first["linear"])), row=1, col=col)
 
 
 def _spectra(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
@@ -241,7 +237,9 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, Any]:
     config, own = run.config, base.sparsities(run)
-    once = "once" if config.one_shot else f"in {config.rounds} rounds"
+    moved = any(stage == "zeroed" for stage in run.metrics["stage"])
+    network = "the trained network" if config.start == "trained" else "the initial network"
+    once = "pruned once" if config.one_shot else f"pruned in {config.rounds} rounds"
     numbers = {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in run.metrics.itertuples(index=False)}
 
     def series(stage: str, split: str, metric: str) -> list[float | None]:
@@ -251,11 +249,12 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
         "id": run.id,
         "label": label,
         "colour": base.colour(config.method),
-        "about": f"{'the trained' if config.start == 'trained' else 'the initial'} network, pruned {once}",
+        "about": f"{network}, {once}{', survivors moved' if moved else ''}",
         "sparsities": own,
         "dense": _short(numbers.get(("dense", 0.0, "test", "accuracy"))),
         "tuned": series("tuned", "test", "accuracy"),
         "pruned": series("pruned", "test", "accuracy"),
+        **({"zeroed": series("zeroed", "test", "accuracy")} if moved else {}),
         "parameters": series("pruned", "", "parameters"),
         "connected": series("pruned", "", "connected"),
         "saliency": [_bars(run, s, known, detail) for s in own],
@@ -265,8 +264,10 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
         },
         "jacobians": {
             "start": _quantiles(run, "jacobians-start", known, detail),
-            "pruned": [_quantiles(run, f"jacobians-pruned-{s:g}", known, detail) for s in own],
-            "tuned": [_quantiles(run, f"jacobians-tuned-{s:g}", known, detail) for s in own],
+            **{
+                when: [_quantiles(run, f"jacobians-{stage}-{s:g}", known, detail) for s in own]
+                for stage, when in jacobians.moments(run).items()
+            },
         },
     }
 
@@ -299,7 +300,13 @@ def _bars(run: Run, sparsity: float, known: list[str], detail: Detail) -> dict[s
     first = panels[0]
     step = detail.merge * float(first["upper"][0] - first["lower"][0])
     edges = [round(float(first["lower"][0]), 4), round(float(first["upper"][-1]), 4)]
-    return {"log": first["log"], "range": edges, "step": _short(step), "layers": found}
+    return {
+        "log": first["log"],
+        "linear": _short(first["linear"]),
+        "range": edges,
+        "step": _short(step),
+        "layers": found,
+    }
 
 
 def _eigenvalues(run: Run, name: str, known: list[str], detail: Detail) -> list[dict[str, Any] | None]:
@@ -337,7 +344,8 @@ FIGURE = base.Figure(
     TITLE,
     "A column for each run. Saliency: weights of the layer by score, removed light, dashed the threshold. Spectra: "
     "eigenvalues of the Kronecker factors A (inputs) and S (gradients), dotted before pruning, solid after. Jacobians: "
-    "singular values of the layer, box 25 to 75%, whiskers 5 to 95%. Curve: test accuracy after training again.",
+    "singular values of the layer, box 25 to 75%, whiskers 5 to 95%; repaired only where survivors move. Curve: test accuracy "
+    "after training again.",
     r"s_q \le \tau, \qquad F_\ell \approx S_\ell \otimes A_\ell, \qquad J_\ell = D_\ell W_\ell",
     data,
     plot,

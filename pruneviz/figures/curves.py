@@ -28,9 +28,8 @@ AXES = {
     "epochs": "training epochs spent in all",
 }
 SPLITS = {"test": "test", "val": "validation", "train": "training"}
-STAGES = {"tuned": ("tuned",), "pruned": ("pruned",), "both": ("pruned", "tuned")}
-DASH = {"pruned": "dot", "tuned": "solid"}
-SAID = {"pruned": "right after pruning", "tuned": "trained again"}
+DASH = {"zeroed": "dashdot", "pruned": "dot", "tuned": "solid"}
+SAID = {"zeroed": "by zeroing only", "pruned": "right after pruning", "tuned": "trained again"}
 KEYS = ["label", "method", "start", "stage", "sparsity"]
 COLUMNS = [*KEYS, "metric", "split", "axis", "scale", "x", "mean", "low", "high", "seeds"]
 
@@ -40,22 +39,27 @@ def data(
     metric: str = "accuracy",
     x: str = "sparsity",
     split: str = "test",
-    stage: str = "tuned",
+    stage: str | Sequence[str] = "tuned",
     scale: str = "linear",
 ) -> pd.DataFrame:
     """One row a curve and sparsity: ``mean``, ``low`` and ``high`` over ``seeds`` runs that differ in the seed alone.
 
-    ``x``: sparsity (the one reached), parameters, flops or epochs; ``stage``: tuned, pruned or both. The dense networks
-    are rows of stage "dense". ``scale``: linear, or "error", which spreads accuracies near 100% by the log of the error.
+    ``x``: sparsity (the one reached), parameters, flops or epochs. ``stage``: tuned, pruned (survivors moved where the
+    method moves them) and zeroed (before they move), one or several, or "both" for pruned and tuned. A run that moves
+    nothing recorded one network for zeroed and pruned: it stands for either. The dense networks are rows of stage "dense".
+    ``scale``: linear, or "error", which spreads accuracies near 100% by the log of the error; a loss is always on a log scale.
     """
+    asked = ("pruned", "tuned") if stage == "both" else (stage,) if isinstance(stage, str) else tuple(stage)
     runs, names, networks = list(runs), base.labels(runs, seeds=False), _networks(runs)
     points: list[dict[str, Any]] = []
     for run in runs:
         config = run.config
         about = {"label": names[run.id], "method": config.method, "start": str(config.start), "seed": config.seed}
         values = {(r.stage, r.sparsity, r.split, r.metric): r.value for r in run.metrics.itertuples(index=False)}
-        for (when, at, part, name), value in values.items():
-            if name != metric or part != split or when not in (*STAGES[stage], "dense"):
+        moved = any(when == "zeroed" for when, *_ in values)
+        for (recorded, at, part, name), value in values.items():
+            when = "zeroed" if recorded == "pruned" and not moved and "pruned" not in asked else recorded
+            if name != metric or part != split or when not in (*asked, "dense"):
                 continue
             if when == "dense":
                 dense = {"label": networks[config.dense_key], "method": "", "start": "", "stage": when}
@@ -68,16 +72,16 @@ def data(
     found = by_seed.groupby(KEYS, sort=False, as_index=False).agg(
         x=("x", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max"), seeds=("seed", "nunique")
     )
-    return found.assign(metric=metric, split=split, axis=x, scale=scale if metric == "accuracy" else "linear")[COLUMNS]
+    return found.assign(metric=metric, split=split, axis=x, scale=scale if metric == "accuracy" else "log")[COLUMNS]
 
 
 def _place(run: Run, values: dict[tuple, float], x: str, stage: str, sparsity: float) -> float | None:
     """Where a point stands on the x axis."""
     if x == "epochs":
         spent = values.get(("tuned", sparsity, "", "epochs"))
-        return spent - run.config.after_pruning.epochs if spent is not None and stage == "pruned" else spent
+        return spent - run.config.after_pruning.epochs if spent is not None and stage != "tuned" else spent
     name = "reached" if x == "sparsity" else x
-    found = values.get((stage, sparsity, "", name))
+    found = values.get(("tuned" if stage == "tuned" else "pruned", sparsity, "", name))
     return found if found is not None else (sparsity if x == "sparsity" else None)
 
 
@@ -96,33 +100,31 @@ def plot(table: pd.DataFrame) -> go.Figure:
     unit = "%" if metric == "accuracy" else ""
     lines = table[table["stage"] != "dense"]
     drawn = list(lines.groupby(["label", "stage"], sort=False))
-    kept = drawn[: base.MAX_TRACES - 2]
-    bands = 2 * len(kept) + 2 <= base.MAX_TRACES
-    variant = base.variants(lines)
+    most = base.MAX_TRACES - len(DASH)
+    kept, bands = drawn[:most], 2 * len(drawn) <= most
+    variant, stages = base.variants(lines), lines.groupby("label")["stage"].unique()
     fig = go.Figure()
     if bands:
         for _, part in kept:
             _band(fig, part.sort_values("sparsity"))
     for (label, stage), part in kept:
-        legend = stage == "tuned" or "tuned" not in set(lines["stage"])
+        legend = stage == [when for when in DASH if when in set(stages[str(label)])][-1]
         _line(fig, part.sort_values("sparsity"), str(stage), variant[str(label)], unit, bars=not bands, legend=legend)
     if lines["stage"].nunique() > 1:
-        for stage, dash in DASH.items():
-            base.key(fig, SAID[stage], dash)
+        for stage in (when for when in DASH if when in set(lines["stage"])):
+            base.key(fig, SAID[stage], DASH[stage])
     for row in (
         table[table["stage"] == "dense"].groupby(["label", "scale"], sort=False).mean(numeric_only=True).itertuples()
     ):
         (label, scale), height = row.Index, float(row.mean)
         base.rule(fig, y=float(_height(height, metric, scale)))
         fig.add_annotation(
-            text=f"{label} {_number(height, unit)}", x=0, xref="paper", xanchor="left", y=float(_height(height, metric, scale)),
+            text=f"{label} {_number(height, unit)}", x=1, xref="paper", xanchor="right", y=float(_height(height, metric, scale)),
             yanchor="bottom", showarrow=False, font_size=12,
         )  # fmt: skip
     alt = f"{SPLITS.get(split, split)} {metric} against {axis}: {_sentences(lines, unit)}."
     title = f"{SPLITS.get(split, split)} {metric} against {TITLES[axis]}"
-    fig = base.finish(
-        fig, title[0].upper() + title[1:], alt, height=460, note=base.too_many(drawn, base.MAX_TRACES - 2)
-    )
+    fig = base.finish(fig, title[0].upper() + title[1:], alt, height=460, note=base.too_many(drawn, most))
     _axes(fig, table, axis, f"{SPLITS.get(split, split)} {metric}")
     return fig
 
@@ -139,12 +141,12 @@ def _axes(fig: go.Figure, table: pd.DataFrame, axis: str, said: str) -> None:
         low, high = lines["x"].min(), lines["x"].max()
         ticks = [m * 10**e for e in range(13) for m in (1, 2, 5) if low * 0.9 <= m * 10**e <= high * 1.1]
         fig.update_xaxes(tickvals=ticks, ticktext=[f"{value:,}" for value in ticks])
-    if metric != "accuracy":
-        fig.update_yaxes(title_text=said, rangemode="tozero")
-        return
     low, high = (float(_height(v, metric, scale)) for v in (table["low"].min(), table["high"].max()))
     pad = 0.06 * (high - low) or 1
     fig.update_yaxes(title_text=f"{said} (%)", range=[low - pad, high + 1.6 * pad])
+    if metric != "accuracy":
+        values, texts = base.log_ticks(low, high)
+        fig.update_yaxes(title_text=f"{said} (log scale)", tickvals=values, ticktext=texts)
     if scale == "error":
         ticks = [s for s in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if low <= base.spaced(s) <= high]
         fig.update_yaxes(tickvals=[float(base.spaced(s)) for s in ticks], ticktext=[f"{100 * s:g}" for s in ticks])
@@ -154,7 +156,7 @@ def _axes(fig: go.Figure, table: pd.DataFrame, axis: str, said: str) -> None:
 def _height(value: Any, metric: str, scale: str) -> Any:
     """Where a value stands on the y axis."""
     if metric != "accuracy":
-        return value
+        return np.log10(np.maximum(value, 1e-12))
     return base.spaced(np.minimum(value, 0.9995)) if scale == "error" else 100 * value
 
 
@@ -190,7 +192,7 @@ def _line(fig: go.Figure, part: pd.DataFrame, stage: str, variant: int, unit: st
     error = {"type": "data", "array": high - mean, "arrayminus": mean - low, "thickness": 1, "width": 2}
     fig.add_scatter(
         x=_x(part), y=mean, mode="lines+markers", name=first["label"], legendgroup=first["label"], showlegend=legend,
-        line={"color": shade, "width": 2.2, "dash": DASH[stage] if stage == "pruned" else base.DASHES[variant % 4]},
+        line={"color": shade, "width": 2.2, "dash": base.DASHES[variant % 4] if stage == "tuned" else DASH[stage]},
         marker={"symbol": base.symbol(first["method"]) + ("-open" if variant else ""), "size": 8},
         error_y=error if bars and (part["seeds"] > 1).any() else None, customdata=said,
         hovertemplate=f"{first['label']}, {SAID[stage]}<br>%{{customdata}}<extra></extra>",
@@ -212,10 +214,11 @@ def _sentences(lines: pd.DataFrame, unit: str) -> str:
 FIGURE = base.Figure(
     "curves",
     "Accuracy against sparsity",
-    "Counted: the share of test (or validation) samples classified rightly, as the mean over runs that differ in the seed "
-    "alone; the band reaches from the lowest to the highest seed. Dashed: the dense network. Sparsity is the share of "
+    "Counted: the share of test (or validation) samples classified rightly, or their mean loss, as the mean over runs that "
+    "differ in the seed alone; the band reaches from the lowest to the highest seed. Dashed: the dense network. Sparsity is the share of "
     "prunable weights removed; parameters include biases; epochs include those that trained the dense network where the "
-    "method starts from it.",
+    "method starts from it. By zeroing only: weights are removed and nothing else moves; right after pruning: survivors have moved "
+    "where the method, or a repair, moves them.",
     r"\text{sparsity} = 1 - \frac{\lVert m \rVert_0}{|m|}, \qquad \text{accuracy} = \frac{1}{n} \sum_i "
     r"[\arg\max f(x_i) = y_i]",
     data,

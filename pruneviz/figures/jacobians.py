@@ -1,4 +1,4 @@
-"""Jacobians: whether a signal keeps its size through each layer, before pruning, after it, and trained again."""
+"""Jacobians: whether a signal keeps its size through each layer, before pruning, after it, repaired, and trained again."""
 
 from __future__ import annotations
 
@@ -16,37 +16,68 @@ if TYPE_CHECKING:
     from pruneviz.store import Run
 
 TITLE = "Jacobian singular values of each layer"
+END_TITLE = "Jacobian from input to output"
 TREND_TITLE = "Jacobian singular values against sparsity"
 NOTHING = "Choose a finished run that recorded Jacobians."
-WHEN = {"start": "before pruning", "pruned": "pruned", "tuned": "trained again"}
-STAGES = ("pruned", "tuned")
+WHEN = {"start": "before pruning", "pruned": "pruned", "repaired": "repaired", "tuned": "trained again"}
+FILL = {"start": 0, "pruned": 0.22, "repaired": 0.5, "tuned": 0.85}
+DASH = {"pruned": "dot", "repaired": "dashdot", "tuned": "solid"}
+MARKS = ("", "-open", "-dot", "-open-dot")  # of one method's variants, where dashes say something else
+END = "input to output"
 BOX = {"low": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "high": 0.95}
 COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread", *BOX]
 TREND_COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread"]
 
 
+def moments(run: Run) -> dict[str, str]:
+    """What was recorded -> the moment it stands for. A run that repairs recorded the network before the repair too."""
+    after = {"zeroed": "pruned", "pruned": "repaired"} if _recorded(run, "zeroed") else {"pruned": "pruned"}
+    return {**after, "tuned": "tuned"}
+
+
+def _recorded(run: Run, stage: str) -> bool:
+    return any(name.startswith(f"jacobians-{stage}-") for name in run.names("jacobians"))
+
+
 def data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
-    """One row a run, layer and moment: mean, spread (mean distance from 1) and the 5, 25, 50, 75 and 95% quantiles."""
+    """One row a run, layer and moment: mean, spread (mean distance from 1) and the 5, 25, 50, 75 and 95% quantiles.
+
+    The moments are those of ``WHEN``; "repaired" only where a repair followed. The whole network's Jacobian, where
+    recorded, is the layer "input to output".
+    """
     runs, names = list(runs), base.labels(runs)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        for when in WHEN:
-            at = 0.0 if when == "start" else base.nearest(run, f"jacobians-{when}", sparsity)
-            name = "jacobians-start" if when == "start" else f"jacobians-{when}-{at:g}" if at is not None else ""
-            a = run.arrays(name)
-            for i, layer in enumerate(run.layers(name)):
-                values = a["quantiles"][i]
-                levels = np.linspace(0, 1, len(values))
-                rows.append({
-                    "run": run.id, "method": run.config.method, "label": names[run.id], "layer": layer, "when": when,
-                    "sparsity": at, "mean": float(a["mean"][i]), "spread": float(a["spread"][i]),
-                    **{key: float(np.interp(level, levels, values)) for key, level in BOX.items()},
-                })  # fmt: skip
+        found = [("start", 0.0, "jacobians-start")]
+        for stage, when in moments(run).items():
+            if (at := base.nearest(run, f"jacobians-{stage}", sparsity)) is not None:
+                found.append((when, at, f"jacobians-{stage}-{at:g}"))
+        for when, at, name in found:
+            about = {"run": run.id, "method": run.config.method, "label": names[run.id], "when": when, "sparsity": at}
+            rows += [{**about, **values} for values in _values(run, name)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _values(run: Run, name: str) -> list[dict[str, Any]]:
+    """Mean, spread and quantiles, layer by layer and from input to output."""
+    a = run.arrays(name)
+    found = [
+        (layer, *(a[key][i] for key in ("mean", "spread", "quantiles"))) for i, layer in enumerate(run.layers(name))
+    ]
+    if "end" in a:
+        found.append((END, a["end_mean"][0], a["end_spread"][0], a["end"]))
+    return [
+        {
+            "layer": layer, "mean": float(mean), "spread": float(spread),
+            **{key: float(np.interp(level, np.linspace(0, 1, len(values)), values)) for key, level in BOX.items()},
+        }
+        for layer, mean, spread, values in found
+    ]  # fmt: skip
+
+
 def plot(table: pd.DataFrame) -> go.Figure:
-    """One facet a run, one group a layer: a hollow, a light and a solid box, and a line at 1."""
+    """One facet a run, one group a layer: boxes filled more from moment to moment, and a line at 1."""
+    table = table[table["layer"] != END]
     if table.empty:
         return base.empty(TITLE, NOTHING)
     facets = list(table.groupby("run", sort=False))
@@ -57,35 +88,83 @@ def plot(table: pd.DataFrame) -> go.Figure:
     for i, (_, part) in enumerate(drawn):
         place = base.place(i, len(drawn))
         for when, boxes in part.groupby("when", sort=False):
-            _boxes(fig, boxes, str(when), legend=i == 0, **place)
+            _boxes(fig, boxes, str(when), boxes["layer"], **place)
         base.rule(fig, y=1, facet=i)
         fig.update_xaxes(title_text="layer", type="category", **place)
         fig.update_yaxes(title_text="singular value" if place["col"] == 1 else "", rangemode="tozero", **place)
     at = table["sparsity"].max()
-    said = [
-        f"{label}, layer {layer}, median {start['median']:.2f} before, {end['median']:.2f} after"
-        for (label, layer), part in table.groupby(["label", "layer"], sort=False)
-        for start, end in [(part.iloc[0], part.iloc[-1])]
-    ]
-    alt = f"Singular values of the layers' Jacobians at {base.percent(at)} sparsity: {base.listed(said, 8)}."
+    alt = f"Singular values of the layers' Jacobians at {base.percent(at)} sparsity: {base.listed(_medians(table), 8)}."
     title = f"Jacobian singular values at {base.percent(at)} sparsity"
-    fig = base.finish(fig, title, alt, height=height, note=base.too_many(facets, base.MAX_FACETS))
+    return _finish(fig, table, title, alt, height, note=base.too_many(facets, base.MAX_FACETS))
+
+
+def _finish(
+    fig: go.Figure, table: pd.DataFrame, title: str, alt: str, height: int, *, note: str, least: int = 0
+) -> go.Figure:
+    for when in WHEN:
+        if when in set(table["when"]):
+            base.swatch(fig, WHEN[when], FILL[when])
+    fig = base.finish(fig, title, alt, height=height, note=note, least=least)
     fig.update_layout(boxmode="group", boxgap=0.25, boxgroupgap=0.15)
     return fig.update_annotations(font_size=13)
 
 
-def _boxes(fig: go.Figure, part: pd.DataFrame, when: str, *, legend: bool, row: int, col: int) -> None:
+def _medians(table: pd.DataFrame) -> list[str]:
+    """Run by run and layer by layer the medians, in words."""
+    return [
+        f"{label}, {layer if layer == END else f'layer {layer}'}, median "
+        + ", ".join(f"{row.median:.2f} {WHEN[row.when]}" for row in part.itertuples())
+        for (label, layer), part in table.groupby(["label", "layer"], sort=False)
+    ]
+
+
+def _boxes(fig: go.Figure, part: pd.DataFrame, when: str, x: Sequence[Any], **place: int) -> None:
     shade = base.colour(part["method"].iloc[0])
-    fill = {"start": "rgba(0,0,0,0)", "pruned": base.faded(shade, 0.22), "tuned": base.faded(shade, 0.6)}[when]
     fig.add_box(
-        x=part["layer"], q1=part["q1"], median=part["median"], q3=part["q3"], lowerfence=part["low"],
-        upperfence=part["high"], name=WHEN[when], legendgroup=when, offsetgroup=when,
-        showlegend=legend, fillcolor=fill, line={"color": shade, "width": 1.4}, row=row, col=col,
+        x=x, q1=part["q1"], median=part["median"], q3=part["q3"], lowerfence=part["low"], upperfence=part["high"],
+        name=WHEN[when], offsetgroup=when, showlegend=False, fillcolor=base.faded(shade, FILL[when]),
+        line={"color": shade, "width": 1.4}, **place,
     )  # fmt: skip
 
 
+def end_data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
+    """The rows of :func:`data` that are about the whole network."""
+    table = data(runs, sparsity)
+    return table[table["layer"] == END].reset_index(drop=True)
+
+
+def end_plot(table: pd.DataFrame) -> go.Figure:
+    """One group a run on a logarithmic axis, the boxes as in :func:`plot`."""
+    if table.empty:
+        return base.empty(END_TITLE, "Choose a finished run that recorded the Jacobian from input to output.")
+    runs = list(table["run"].unique())
+    table = table[table["run"].isin(runs[: base.MAX_RUNS])]
+    top = max(table["high"].max(), 1e-12)
+    low = max(table.loc[table["low"] > 0, "low"].min(), 1e-6 * top) if (table["low"] > 0).any() else 1e-6 * top
+    shown = table.assign(**{key: np.log10(table[key].clip(low)) for key in BOX})
+    fig = go.Figure()
+    for i, (_, part) in enumerate(shown.groupby("run", sort=False)):
+        for k, (when, box) in enumerate(part.groupby("when", sort=False)):
+            _boxes(fig, box, str(when), [i + 0.2 * (k - (part["when"].nunique() - 1) / 2)])
+    base.rule(fig, y=0)
+    dead = [f"{r.label} {WHEN[r.when]}" for r in table[table["high"] <= 0].itertuples()]
+    note = f"All values are 0, so no signal passes: {base.listed(dead)}." if dead else ""
+    at = table["sparsity"].max()
+    alt = f"Singular values of the Jacobian from input to output at {base.percent(at)} sparsity: {base.listed(_medians(table), 8)}."
+    title, names = f"{END_TITLE} at {base.percent(at)} sparsity", list(shown["label"].unique())
+    fig = _finish(fig, table, title, alt, 380, note=note or base.too_many(runs), least=130 * len(names))
+    span = [np.log10(low), np.log10(top)]
+    values, texts = base.log_ticks(*span)
+    fig.update_yaxes(title_text="singular value (log scale)", tickvals=values, ticktext=texts)
+    names = [label.replace(" · ", "<br>") for label in names]
+    fig.update_traces(width=0.16, selector={"type": "box"})
+    return fig.update_xaxes(
+        title_text="run", tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4]
+    )
+
+
 def trend_data(runs: Sequence[Run], layer: str | None = None) -> pd.DataFrame:
-    """One row a run, sparsity and moment (pruned, tuned): mean and spread, of a layer or averaged over the layers.
+    """One row a run, sparsity and moment (pruned, repaired, tuned): mean and spread, of a layer or averaged over the layers.
 
     Sparsity 0 is the network before pruning.
     """
@@ -94,8 +173,8 @@ def trend_data(runs: Sequence[Run], layer: str | None = None) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for run in runs:
         about = {"run": run.id, "method": run.config.method, "label": names[run.id], "layer": wanted or "all layers"}
-        for when in STAGES:
-            points = [(0.0, "jacobians-start")] + [(s, f"jacobians-{when}-{s:g}") for s in base.sparsities(run)]
+        for stage, when in moments(run).items():
+            points = [(0.0, "jacobians-start")] + [(s, f"jacobians-{stage}-{s:g}") for s in base.sparsities(run)]
             for at, name in points:
                 picked = [i for i, found in enumerate(run.layers(name)) if wanted in (None, found)]
                 if picked:
@@ -106,36 +185,40 @@ def trend_data(runs: Sequence[Run], layer: str | None = None) -> pd.DataFrame:
 
 
 def trend_plot(table: pd.DataFrame) -> go.Figure:
-    """Mean on the left, spread on the right; dotted right after pruning, solid trained again."""
+    """Mean on the left, spread on the right; dotted right after pruning, dashed and dotted repaired, solid trained again."""
     if table.empty:
         return base.empty(TREND_TITLE, NOTHING)
-    runs = list(table["run"].unique())
-    table = table[table["run"].isin(runs[: base.MAX_RUNS])]
+    runs, kinds = list(table["run"].unique()), [when for when in DASH if when in set(table["when"])]
+    lines = 2 * table.groupby("run", sort=False)["when"].nunique().cumsum()
+    fit = min(int((lines <= base.MAX_TRACES - len(kinds) + 1).sum()), base.MAX_RUNS)
+    table = table[table["run"].isin(runs[:fit])]
     titles = ["<b>Mean</b>", "<b>Mean distance from 1</b>"]
     fig = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.12)
     variant = base.variants(table)
     for (_, when), part in table.groupby(["run", "when"], sort=False):
         first, after = part.iloc[0], when == "tuned"
-        other = variant[first["label"]]
+        mark = base.symbol(first["method"]) + MARKS[variant[first["label"]] % 4]
         for col, value in enumerate(("mean", "spread"), 1):
             fig.add_scatter(
                 x=base.spaced(part["sparsity"]), y=part[value], mode="lines+markers", legendgroup=first["run"],
-                name=first["label"], showlegend=after and col == 1,
-                marker={"symbol": base.symbol(first["method"]) + ("-open" if other else ""), "size": 7 if after else 5},
-                line={"color": base.colour(first["method"]), "width": 2, "dash": base.DASHES[other % 4] if after else "dot"},
+                name=first["label"], showlegend=after and col == 1, marker={"symbol": mark, "size": 7 if after else 6},
+                line={"color": base.colour(first["method"]), "width": 2, "dash": DASH[str(when)]},
                 customdata=[base.percent(s) for s in part["sparsity"]],
                 hovertemplate=f"{first['label']}, {WHEN[str(when)]}<br>%{{customdata}} removed: %{{y:.3f}}<extra></extra>",
                 row=1, col=col,
             )  # fmt: skip
-    for dash, name in (("dot", "right after pruning"), ("solid", "trained again")):
-        base.key(fig, name, dash, row=1, col=1)
+    for when in kinds[:-1]:  # a solid line needs no explanation
+        base.key(fig, WHEN[when], DASH[when], row=1, col=1)
     base.rule(fig, y=1)
-    last = table[table["when"] == "tuned"].groupby("label", sort=False).last()
-    said = [f"{name} {r['mean']:.2f} at {base.percent(r['sparsity'])}" for name, r in last.iterrows()]
-    alt = f"Mean Jacobian singular value against sparsity, trained again: {base.listed(said, 6)}."
+    said = []
+    for label, part in table.groupby("label", sort=False):
+        last = part.groupby("when", sort=False).last()
+        values = ", ".join(f"{r['mean']:.2f} {WHEN[str(when)]}" for when, r in last.iterrows())
+        said.append(f"{label} {values} at {base.percent(last['sparsity'].max())}")
+    alt = f"Mean Jacobian singular value against sparsity: {base.listed(said, 6)}."
     layer = table["layer"].iloc[0]
     title = TREND_TITLE if layer == "all layers" else f"{TREND_TITLE}, layer {layer}"
-    fig = base.finish(fig, title, alt, height=380, note=base.too_many(runs))
+    fig = base.finish(fig, title, alt, height=380, note=base.too_many(runs, fit))
     fig.update_xaxes(**base.sparsity_axis(table["sparsity"])).update_xaxes(title_text="removed (%, log scale)")
     fig.update_yaxes(title_text="singular value", row=1, col=1)
     return fig.update_yaxes(rangemode="tozero").update_annotations(font_size=13)
@@ -145,17 +228,27 @@ FIGURE = base.Figure(
     "jacobians",
     TITLE,
     "Shown: singular values of each layer's input-output Jacobian on 16 training samples, pooled. Boxes span the middle "
-    "half, whiskers 5% to 95%, the bar is the median. Hollow: before pruning; light: pruned; solid: trained again. "
-    "Dashed: 1, where a signal passes without growing or shrinking.",
+    "half, whiskers 5% to 95%, the bar is the median. The fuller a box, the later: before pruning, pruned, repaired (only "
+    "where the run repairs its survivors), trained again. Dashed: 1, where a signal passes without growing or shrinking.",
     r"J_\ell = D_\ell W_\ell, \qquad D_\ell = \operatorname{diag}\big(\phi'(h_\ell)\big)",
     data,
     plot,
+)
+ENDS = base.Figure(
+    "ends",
+    END_TITLE,
+    "Shown: singular values of the Jacobian from the input to the logits, through all layers, on 16 training samples, pooled; "
+    "boxes as above, on a logarithmic scale. The losses of all layers multiply here.",
+    r"J = \frac{\partial f(x)}{\partial x} = J_L \cdots J_2\, J_1",
+    end_data,
+    end_plot,
 )
 TREND = base.Figure(
     "trend",
     TREND_TITLE,
     "Shown: the mean singular value and its mean distance from 1, over the samples and (unless one is chosen) over layers "
-    "with equal weight. Dotted: right after pruning; solid: trained again. At 0% stands the network before pruning.",
+    "with equal weight. Dotted: pruned; dashes and dots: repaired; solid: trained again. At 0% stands the "
+    "network before pruning.",
     r"\bar\sigma = \operatorname{mean}_i \sigma_i, \qquad \operatorname{mean}_i |\sigma_i - 1|",
     trend_data,
     trend_plot,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 TITLE = "Saliency: what is kept and what is removed"
 COLUMNS = [
-    "run", "method", "label", "layer", "facet", "asked", "sparsity", "log", "lower", "upper", "kept", "removed",
+    "run", "method", "label", "layer", "facet", "asked", "sparsity", "log", "linear", "lower", "upper", "kept", "removed",
     "zeros_kept", "zeros_removed", "threshold", "size", "alive",
 ]  # fmt: skip
 LAYER_COLUMNS = ["run", "method", "label", "layer", "asked", "sparsity", "size", "alive", "removed"]
@@ -28,7 +28,7 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
     """One row a histogram bin: units ``kept`` and ``removed`` with a score from ``lower`` to ``upper``.
 
     Several runs: one layer (by default that with most weights) for each of up to six. One run: that layer, or its first
-    six. Bounds are log10 of the score where ``log``; ``threshold`` is on the score's own scale.
+    six. Bounds are places on the histogram's axis (:func:`place`); ``threshold`` is on the score's own scale.
     """
     runs, names = list(runs), base.labels(runs)
     wanted = base.chosen(runs, layer) if layer is not None or len(runs) > 1 else None
@@ -54,16 +54,41 @@ def histograms(run: Run, sparsity: float) -> list[dict[str, Any]]:
         return []
     name = f"saliency-{at:g}"
     a = run.arrays(name)
-    edges, log = a["edges"], bool(a["log"][0])
+    edges = a["edges"]
     return [
         {
-            "layer": layer, "sparsity": at, "log": log, "lower": edges[:-1], "upper": edges[1:],
+            "layer": layer, "sparsity": at, **scale(a), "lower": edges[:-1], "upper": edges[1:],
             "kept": a["kept"][i], "removed": a["removed"][i],
             "zeros_kept": int(a["zeros"][i, 0]), "zeros_removed": int(a["zeros"][i, 1]),
             "threshold": cut(a, i), "size": int(a["sizes"][i]), "alive": int(a["alive"][i]),
         }
         for i, layer in enumerate(run.layers(name))
     ]  # fmt: skip
+
+
+def scale(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """How scores were binned: ``log`` 0 plainly, 1 by their log10, 2 by a logarithm with a sign, linear up to ``linear``."""
+    return {"log": int(arrays["log"][0]), "linear": float(arrays["linthresh"][0]) if "linthresh" in arrays else 1.0}
+
+
+def place(score: float, log: int, linear: float) -> float:
+    """Where a score stands on a histogram's axis; NaN where it has no place there."""
+    if log == 1:
+        return float(np.log10(score)) if score > 0 else float("nan")
+    return float(base.signed(score, linear)) if log == 2 else score
+
+
+def score_at(place: float, log: int, linear: float) -> float:
+    """The inverse of :func:`place`."""
+    return float(10**place if log == 1 else base.unsigned(place, linear) if log == 2 else place)
+
+
+def ticks(low: float, high: float, log: int, linear: float) -> dict[str, Any]:
+    """Title and ticks of a histogram's axis."""
+    if log == 0:
+        return {"title_text": "score"}
+    values, texts = base.log_ticks(low, high, most=4) if log == 1 else base.signed_ticks(low, high, linear)
+    return {"title_text": "score (log scale)", "tickvals": values, "ticktext": texts}
 
 
 def matches(recorded: str, wanted: str) -> bool:
@@ -76,17 +101,15 @@ def cut(arrays: dict[str, np.ndarray], i: int) -> float:
     the layer's histogram to within a bin."""
     edges, kept, removed = arrays["edges"], arrays["kept"][i], arrays["removed"][i]
     stored = float(arrays["threshold"][min(i, len(arrays["threshold"]) - 1)])
-    log = bool(arrays["log"][0])
-    if not removed.any() or np.isnan(stored) or (log and stored <= 0):
+    at = place(stored, **scale(arrays))
+    if not removed.any() or np.isnan(at):
         return stored
     top = int(np.flatnonzero(removed)[-1])
-    place = np.log10(stored) if log else stored
-    below = int(np.clip(np.searchsorted(edges, place, side="right") - 1, 0, len(kept) - 1))
+    below = int(np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(kept) - 1))
     if top >= below or not kept[top + 1 : below].any():
         return stored
     share = removed[top] / (removed[top] + kept[top])
-    found = edges[top] + share * (edges[top + 1] - edges[top])
-    return float(10**found if log else found)
+    return score_at(edges[top] + share * (edges[top + 1] - edges[top]), **scale(arrays))
 
 
 def plot(table: pd.DataFrame) -> go.Figure:
@@ -112,10 +135,10 @@ def plot(table: pd.DataFrame) -> go.Figure:
 
 def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: int) -> None:
     first = part.iloc[0]
-    shade, log = base.colour(first["method"]), bool(first["log"])
+    shade, axis = base.colour(first["method"]), (int(first["log"]), float(first["linear"]))
     lower, upper = part["lower"].to_numpy(), part["upper"].to_numpy()
     spans = [
-        f"{base.number(10**a if log else a)} to {base.number(10**b if log else b)}"
+        f"{base.number(score_at(a, *axis))} to {base.number(score_at(b, *axis))}"
         for a, b in zip(lower, upper, strict=True)
     ]
     for name, alpha in SHADES.items():
@@ -124,19 +147,13 @@ def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: in
             showlegend=False, marker={"color": base.faded(shade, alpha), "line_width": 0},
             hovertemplate=f"score %{{customdata}}<br>{name} %{{y:,}}<extra></extra>", row=row, col=col,
         )  # fmt: skip
-    threshold = float(first["threshold"])
-    place = np.log10(threshold) if log and threshold > 0 else threshold
-    if np.isfinite(place) and (not log or threshold > 0):
-        inside = float(np.clip(place, lower[0], upper[-1]))
-        base.rule(fig, x=inside, facet=facet)
-    ticks = {}
-    if log:
-        values, texts = base.log_ticks(lower[0], upper[-1], most=4)
-        ticks = {"tickvals": values, "ticktext": texts}
+    at = place(float(first["threshold"]), *axis)
+    if np.isfinite(at):
+        base.rule(fig, x=float(np.clip(at, lower[0], upper[-1])), facet=facet)
     zeros = int(first["zeros_kept"] + first["zeros_removed"])
     if zeros:
         fig.add_annotation(
-            text=f"◂ {zeros:,} are 0",
+            text=f"{'◂ ' if axis[0] == 1 else ''}{zeros:,} are 0",
             x=0,
             xref="x domain",
             xanchor="left",
@@ -146,7 +163,7 @@ def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: in
             row=row,
             col=col,
         )
-    fig.update_xaxes(title_text="score (log)" if log else "score", tickangle=0, **ticks, row=row, col=col)
+    fig.update_xaxes(tickangle=0, **ticks(lower[0], upper[-1], *axis), row=row, col=col)
     fig.update_yaxes(title_text="weights per bin" if col == 1 else "", row=row, col=col)
 
 
@@ -163,13 +180,30 @@ def _sentence(part: pd.DataFrame) -> str:
     return f"{first['label']}, layer {first['layer']}, {gone:,} of {first['size']:,} removed, threshold {base.number(first['threshold'])}"
 
 
+def _kept_below(panel: pd.DataFrame) -> int:
+    """How many kept weights lie in bins below the highest score removed; none where the scores alone decide."""
+    first = panel.iloc[0]
+    at = place(float(first["threshold"]), int(first["log"]), float(first["linear"]))
+    return int(panel.loc[panel["upper"] < at, "kept"].sum())
+
+
 def _note(table: pd.DataFrame) -> str:
     first = table.groupby(["run", "layer"], sort=False).first()
     parts = []
     zeros = int((first["zeros_kept"] + first["zeros_removed"]).sum())
     if zeros:
         gone = int(first["zeros_removed"].sum())
-        parts.append(f"{zeros:,} scores of exactly 0 ({gone:,} of them removed) have no place on a log axis.")
+        parts.append(f"{zeros:,} scores of exactly 0 ({gone:,} of them removed) are in no bar.")
+    for label, part in table.groupby("label", sort=False):
+        if early := sum(_kept_below(panel) for _, panel in part.groupby("layer", sort=False)):
+            parts.append(
+                f"{label} keeps {early:,} weights that score below its cut: it removes one after another, and each removal "
+                "changes the scores of those that are left."
+            )
+    if (first["log"] == 2).any():
+        parts.append(
+            "Scores with a sign stand on an axis that is logarithmic on both sides of 0 and linear close to it."
+        )
     for label, group in first.groupby("label", sort=False):
         if group["sparsity"].iloc[0] != group["asked"].iloc[0]:
             asked, found = base.percent(group["asked"].iloc[0]), base.percent(group["sparsity"].iloc[0])

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from pruneviz.task import Batch, Task
 
 
+CURVATURE_SAMPLES = (
+    1000  # drawn for second-order methods: enough for a diagonal or a block, and far fewer than a data set
+)
+
+
 class Start(StrEnum):
     INIT = "init"
     TRAINED = "trained"
@@ -55,6 +60,7 @@ class Card:
     """What the catalogue, the form, the command line and the citation list are made from.
 
     ``rounds``: None for one shot, a count, or a share of the kept weights removed a round (the lottery ticket's 0.2).
+    ``predicts``: the score is the rise of the loss in nats that removing the unit should cause.
     ``schema`` is raised whenever the meaning of a parameter or of the score changes: it is part of every run's id.
     """
 
@@ -74,6 +80,7 @@ class Card:
     departures: tuple[str, ...] = ()
     positive: bool = True
     needs_initial: bool = False
+    predicts: bool = False
     schema: int = 1
 
     @property
@@ -137,6 +144,23 @@ class Method(BaseModel):
     def repaired(self, model: nn.Module, task: Task, scores: Scores, mask: Mask) -> dict[str, Tensor]:
         """New values of surviving parameters once the mask is known; by default none."""
         return {}
+
+    def without(self, model: nn.Module, scores: Scores, name: str, place: int) -> dict[str, Tensor] | None:
+        """New parameter values once one unit alone, at flat ``place`` in ``name``, is gone; None where it only becomes zero."""
+        return None
+
+    def foretell(self, model: nn.Module) -> str:
+        """Memory and time that scoring will take, in words, where they are worth telling before; by default nothing."""
+        return ""
+
+
+def drawn(train: Batch, most: int, generator: torch.Generator) -> list[Batch]:
+    """At most ``most`` samples drawn without replacement, in batches of 500."""
+    import torch
+
+    x, y = train
+    order = torch.randperm(len(x), generator=generator)[:most].to(x.device)
+    return [(x[part], y[part]) for part in order.split(500)]
 
 
 def explain(error: ValidationError) -> str:

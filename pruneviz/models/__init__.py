@@ -22,7 +22,7 @@ def build(
 ) -> nn.Module:
     """A registered network with fresh weights, for ``data`` or for samples of ``shape`` in ``classes`` classes.
 
-    Same seed, same weights. Raises UnknownName, Unsuitable (images too small), InvalidSetting (no shape).
+    Same seed, same weights. Raises UnknownName, Unsuitable (images too small, another number of inputs or classes), InvalidSetting (no shape).
     """
     from pruneviz.errors import InvalidSetting
     from pruneviz.initialisation import initialise_
@@ -33,5 +33,5 @@ def build(
         shape, classes = data.shape, len(data.classes)
     if shape is None or classes is None:
         raise InvalidSetting(f"build({key!r}) needs data, or shape and classes, e.g. shape=(1, 28, 28), classes=10.")
-    card.check(tuple(shape))
+    card.check(tuple(shape), classes)
     return initialise_(card.build(tuple(shape), classes), generator_for(seed, "initial weights"))

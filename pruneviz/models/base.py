@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from pruneviz.citation import Paper
@@ -17,8 +18,12 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """``build(shape, classes)`` makes the network without choosing its weights; ``min_size``: least image side in pixels;
-    ``loss``: what it is trained on."""
+    """``build(shape, classes)`` makes the network without choosing its weights; ``loss``: what it is trained on.
+
+    What it takes: ``convolutions`` need images with sides of at least ``min_size`` pixels; ``inputs``: numbers in a sample
+    (None: any); ``outputs``: its own number of outputs (None: one for each class; 1: the probability of class 1).
+    ``lr`` and ``batch_size``: what it learns with (None: the usual ones); how long to train is the data's to say.
+    """
 
     key: str
     title: str
@@ -28,15 +33,38 @@ class ModelCard:
     paper: Paper | None = None
     convolutions: bool = False
     min_size: int = 1
+    inputs: int | None = None
+    outputs: int | None = None
     loss: Literal["cross-entropy", "squared"] = "cross-entropy"
+    lr: float | None = None
+    batch_size: int | None = None
     schema: int = 1
 
-    def check(self, shape: Shape) -> None:
-        """Raises Unsuitable where samples of this shape do not pass through the network."""
+    @property
+    def budget(self) -> dict[str, float]:
+        """The training settings suggested for it."""
+        wanted = {"lr": self.lr, "batch_size": self.batch_size}
+        return {name: value for name, value in wanted.items() if value is not None}
+
+    def fits(self, shape: Shape, classes: int) -> bool:
+        """Whether samples of this shape pass through the network and its outputs tell so many classes apart."""
+        return self._misfit(shape, classes) is None
+
+    def check(self, shape: Shape, classes: int) -> None:
+        """Raises Unsuitable, with the reason, where the data do not fit."""
+        reason = self._misfit(shape, classes)
+        if reason is not None:
+            raise Unsuitable(f"{self.key!r} {reason}. Try lenet-300-100, which takes samples of any shape.")
+
+    def _misfit(self, shape: Shape, classes: int) -> str | None:
         if self.convolutions and len(shape) != 3:
-            raise Unsuitable(f"{self.key!r} needs images, and a sample has shape {shape}. Try lenet-300-100.")
+            return f"needs images, and a sample has shape {shape}"
         if self.convolutions and min(shape[1:]) < self.min_size:
-            raise Unsuitable(
-                f"{self.key!r} needs images of at least {self.min_size} x {self.min_size} pixels, and these have "
-                f"{shape[1]} x {shape[2]}. Try digits-cnn or lenet-300-100."
-            )
+            least = f"{self.min_size} x {self.min_size}"
+            return f"needs images of at least {least} pixels, and these have {shape[1]} x {shape[2]}"
+        if self.inputs not in (None, prod(shape)):
+            return f"has {self.inputs} inputs, and a sample has {prod(shape)} numbers"
+        tells = 2 if self.outputs == 1 else self.outputs
+        if tells not in (None, classes):
+            return f"tells {tells} classes apart, and there are {classes}"
+        return None

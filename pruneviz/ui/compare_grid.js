@@ -128,6 +128,9 @@ class Grid {
       [`Layer ${layer.name} removed`, bars ? percent(1 - bars.alive / bars.size) : "–"],
       ["Parameters left", count(run.parameters[now])],
     ]
+    if (this.data.runs.some((r) => r.zeroed)) {
+      rows.splice(2, 0, ["By zeroing only", percent((run.zeroed ?? run.pruned)[now])])
+    }
     if (run.connected[now] === 0) rows.push(["Path to the output", "none left"])
     return rows.map(([name, value]) => `<div><dt>${esc(name)}</dt><dd>${esc(value)}</dd></div>`).join("")
   }

@@ -42,8 +42,34 @@ function powerTicks(low, high, most) {
   return exponents.map((e) => [e, power(e)])
 }
 
+// Where a score stands on a histogram's axis, and back. log 1: log10; 2: a logarithm with a sign, linear close to 0; 0: plain.
+function placeOf(score, { log, linear }) {
+  if (score == null || (log === 1 && score <= 0)) return null
+  return log === 1 ? Math.log10(score) : log === 2 ? Math.asinh(score / linear) / Math.LN10 : score
+}
+const scoreAt = (place, { log, linear }) =>
+  log === 1 ? 10 ** place : log === 2 ? linear * Math.sinh(place * Math.LN10) : place
+
+// 0 and powers of ten on both sides of it; the largest 1, 2 or 5 of one where no power fits.
+function signedTicks(low, high, bins, most) {
+  const at = (v) => placeOf(v, bins)
+  const reach = scoreAt(Math.max(-low, high, 1e-9), bins)
+  const [first, last] = [Math.ceil(Math.log10(bins.linear) - 1e-9), Math.floor(Math.log10(reach) + 1e-9)]
+  const all = Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i)
+  const clear = all.filter((e) => at(10 ** e) > 0.12 * (high - low)) // not on top of the 0
+  const powers = clear.length ? clear : all.slice(-1)
+  const step = Math.ceil((powers.length * ((low < 0) + (high > 0))) / (most - 1)) || 1
+  const sizes = powers.reverse().filter((_, i) => i % step === 0).map((e) => [10 ** e, power(e)])
+  if (!sizes.length) {
+    const fine = [5, 2, 1].map((m) => m * 10 ** Math.floor(Math.log10(reach))).find((v) => v <= reach * (1 + 1e-9))
+    sizes.push([fine, number(fine)])
+  }
+  const ticks = [[0, "0"], ...sizes.flatMap(([v, text]) => [[at(v), text], [at(-v), `−${text}`]])]
+  return ticks.filter(([v]) => v >= low && v <= high).sort(([a], [b]) => a - b)
+}
+
 // A panel's axes: frame, grid, ticks, titles; returns the scales.
-function axes(w, h, { x, y, xTicks, yTicks, xTitle, yTitle, caption }) {
+function axes(w, h, { x, y, xTicks, yTicks, xTitle, yTitle, caption, twoLines }) {
   const m = { left: 46, right: 10, top: 24, bottom: 36 }
   const px = (v) => m.left + ((v - x[0]) / (x[1] - x[0] || 1)) * (w - m.left - m.right)
   const py = (v) => h - m.bottom - ((v - y[0]) / (y[1] - y[0] || 1)) * (h - m.top - m.bottom)
@@ -53,14 +79,16 @@ function axes(w, h, { x, y, xTicks, yTicks, xTitle, yTitle, caption }) {
     parts.push(`<text class="tick" text-anchor="end" x="${m.left - 6}" y="${py(v) + 3.5}">${esc(text)}</text>`)
   }
   parts.push(`<line class="axis" x1="${m.left}" x2="${w - m.right}" y1="${h - m.bottom}" y2="${h - m.bottom}"/>`)
-  let free = -Infinity
-  for (const [v, text] of xTicks) {
+  const free = [-Infinity, -Infinity]
+  xTicks.forEach(([v, text], i) => {
     const half = 3.2 * String(text).length
-    if (px(v) - half < free) continue
-    free = px(v) + half + 4
-    parts.push(`<line class="axis" x1="${px(v)}" x2="${px(v)}" y1="${h - m.bottom}" y2="${h - m.bottom + 4}"/>`)
-    parts.push(`<text class="tick" text-anchor="middle" x="${px(v)}" y="${h - m.bottom + 15}">${esc(text)}</text>`)
-  }
+    const row = twoLines ? i % 2 : 0
+    if (px(v) - half < free[row]) return
+    free[row] = px(v) + half + 4
+    parts.push(`<line class="axis" x1="${px(v)}" x2="${px(v)}" y1="${h - m.bottom}" y2="${h - m.bottom + 4 + 11 * row}"/>`)
+    const below = h - m.bottom + (twoLines ? 13 + 12 * row : 15)
+    parts.push(`<text class="tick" text-anchor="middle" x="${px(v)}" y="${below}">${esc(text)}</text>`)
+  })
   const [centre, middle] = [(m.left + w - m.right) / 2, (m.top + h - m.bottom) / 2]
   parts.push(`<text text-anchor="middle" x="${centre}" y="${h - 6}">${esc(xTitle)}</text>`)
   parts.push(`<text text-anchor="middle" transform="translate(11 ${middle}) rotate(-90)">${esc(yTitle)}</text>`)
@@ -102,7 +130,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
   const zeros = bars.zeros ? `, ${count(bars.zeros)} are 0` : ""
   const { px, py, m, frame, top: caption } = axes(w, h, {
     x, y: [0, top * 1.08], caption: `${percent(gone)} removed, cut at ${number(bars.cut)}${w > 280 ? zeros : ""}`,
-    xTicks: log ? powerTicks(...x, 4) : niceTicks(...x, 4).map((v) => [v, number(v)]),
+    xTicks: log === 1 ? powerTicks(...x, 4) : log ? signedTicks(...x, recorded, 5) : niceTicks(...x, 4).map((v) => [v, number(v)]),
     yTicks: niceTicks(0, top, 3).map((v) => [v, short(v)]),
     xTitle: log ? "score (log scale)" : "score", yTitle: "weights per bin",
   })
@@ -117,11 +145,11 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
   })
   const points = () => kept.map((k, i) => {
     const [a, b] = [edge(recorded, i), edge(recorded, i + 1)]
-    const span = [a, b].map((v) => number(log ? 10 ** v : v)).join(" to ")
+    const span = [a, b].map((v) => number(scoreAt(v, recorded))).join(" to ")
     const text = [`score ${span}`, `${count(k)} kept, ${count(removed[i])} removed`]
     return { x: px((a + b) / 2), y: py(k + removed[i]), text }
   }).filter((p) => p.x >= px(x[0]))
-  const place = bars.cut == null ? null : log ? (bars.cut > 0 ? Math.log10(bars.cut) : null) : bars.cut
+  const place = placeOf(bars.cut, recorded)
   const cut = place == null ? "" : px(clamp(place, ...x)).toFixed(1)
   return {
     frame,
@@ -179,16 +207,17 @@ function outline(q, low, high) {
 }
 
 function jacobians({ run, now, layer, w, h, colour, scales }) {
-  const { start, pruned, tuned } = run.jacobians
-  const moments = [["before", start], ["pruned", pruned[now]], ["trained", tuned[now]]]
-    .map(([name, all]) => [name, all?.[layer.index]])
+  const { start, pruned, repaired, tuned } = run.jacobians
+  const moments = [["before", start], ["pruned", pruned[now]], ["repaired", repaired?.[now]], ["trained", tuned[now]]]
+    .filter(([name]) => repaired || name !== "repaired").map(([name, all]) => [name, all?.[layer.index]])
   if (!moments.some(([, q]) => q)) return missing(h, "no Jacobians of this layer recorded")
   const high = scales.jacobians
   const median = (q) => q[(q.length - 1) / 2]
   const last = moments.findLast(([, q]) => q)
+  const twoLines = repaired && w < 280
   const { px, py, m, frame, top } = axes(w, h, {
-    x: [-0.5, 2.5], y: [0, high], caption: `median ${number(median(last[1]))} ${last[0]}`,
-    xTitle: "dashed: 1 keeps a signal's size", yTitle: "singular value",
+    x: [-0.5, moments.length - 0.5], y: [0, high], caption: `median ${number(median(last[1]))} ${last[0]}`,
+    xTitle: twoLines ? "" : "dashed: 1 keeps a signal's size", yTitle: "singular value", twoLines,
     xTicks: moments.map(([name], i) => [i, name]), yTicks: niceTicks(0, high, 5).map((v) => [v, number(v)]),
   })
   const parts = [top, `<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${py(1)}" y2="${py(1)}"/>`]
@@ -201,7 +230,7 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
     const quarter = (q.length - 1) / 4
     const [q1, q2, q3] = [q[quarter], median(q), q[3 * quarter]].map((v) => py(clamp(v, 0, high)))
     const closed = `${line([...side(-1), ...side(1).reverse()])}Z`
-    const fill = `fill="${colour}" fill-opacity="${[0, 0.2, 0.5][i]}" stroke="${colour}"`
+    const fill = `fill="${colour}" fill-opacity="${{ before: 0, pruned: 0.2, repaired: 0.4, trained: 0.6 }[name]}" stroke="${colour}"`
     parts.push(`<path class="violin" ${fill} d="${closed}"/>`)
     parts.push(`<line class="quartile" x1="${px(i)}" x2="${px(i)}" y1="${q1}" y2="${q3}"/>`)
     parts.push(`<circle class="median" cx="${px(i)}" cy="${q2}" r="3.4"/>`)
@@ -256,7 +285,8 @@ const VIEWS = [
   },
   {
     key: "jacobians", draw: jacobians, height: 176, title: "Jacobian singular values",
-    about: "How the layer stretches small changes of its input. Dot: median; bar: middle half.",
+    about: "How the layer stretches small changes of its input. Dot: median; bar: middle half. " +
+      "Repaired: where survivors move when others leave.",
   },
   {
     key: "curve", draw: curve, height: 190, title: "Accuracy",
@@ -273,7 +303,7 @@ function sharedScales(data, layer) {
   const eigen = all((r) => spectrum(r).flatMap((c) => c.v))
   const last = Math.log10(Math.max(2, ...all((r) => spectrum(r).map((c) => data.indices[c.of][c.v.length - 1] ?? 1))))
   const most = (q) => Math.min(q.at(-1), 2 * q[Math.round(0.95 * (q.length - 1))])
-  const singular = all(({ jacobians: j }) => here([j.start, ...j.pruned, ...j.tuned]).map(most))
+  const singular = all(({ jacobians: j }) => here([j.start, ...j.pruned, ...(j.repaired ?? []), ...j.tuned]).map(most))
   const accuracy = all((r) => [...r.tuned, ...r.pruned, r.dense]).map((v) => 100 * v)
   const spread = data.sparsities.map(spaced)
   const [a, b] = [Math.min(...spread), Math.max(...spread)]
@@ -287,12 +317,12 @@ function sharedScales(data, layer) {
   }
 }
 
-// Where a run's scores lie over all its sparsities (but the lowest 0.2%), so that the threshold moves and the axis stays.
+// Where a run's scores lie over all its sparsities (but the lowest 1%), so that the threshold moves and the axis stays.
 function scoreRange(run, layer) {
   const spans = run.saliency.filter((bins) => bins?.layers[layer]).map((bins) => {
     const { kept, removed } = bins.layers[layer]
     const both = kept.map((k, i) => k + removed[i])
-    const enough = 0.002 * both.reduce((a, b) => a + b, 0)
+    const enough = 0.01 * both.reduce((a, b) => a + b, 0)
     let below = 0
     const first = both.findIndex((n) => (below += n) > enough)
     return first < 0 ? bins.range : [edge(bins, first), edge(bins, both.findLastIndex((n) => n > 0) + 1)]

@@ -7,7 +7,14 @@ from typing import Any, Literal, get_args, get_origin
 import streamlit as st
 from pydantic.fields import FieldInfo
 
+from pruneviz.datasets import DATASETS
 from pruneviz.methods.base import Method
+
+
+def follow_data() -> None:
+    """Another data set was chosen: its usual network and its budgets take the place of the last one's."""
+    data = DATASETS[st.session_state["data"]]
+    st.session_state.update({"model": data.model, "epochs": data.epochs, "tune": data.tune_epochs})
 
 
 def switches(cls: type[Method], *, key: str) -> dict[str, Any]:
@@ -25,6 +32,12 @@ def _widget(name: str, field: FieldInfo, key: str) -> Any:
     if get_origin(field.annotation) is Literal:
         options = list(get_args(field.annotation))
         return st.selectbox(label, options, options.index(default), key=key, help=text, bind="query-params")
+    words = [word for part in get_args(field.annotation) for word in get_args(part)]
+    if words:  # int | Literal[...]: one of the words, or a number typed in
+        typed = st.selectbox(
+            label, words, words.index(default), key=key, help=text, bind="query-params", accept_new_options=True
+        )
+        return int(typed) if str(typed).isdecimal() else typed
     limits = {type(rule).__name__: rule for rule in field.metadata}
     low = getattr(limits.get("Ge"), "ge", getattr(limits.get("Gt"), "gt", None))
     high = getattr(limits.get("Le"), "le", getattr(limits.get("Lt"), "lt", None))

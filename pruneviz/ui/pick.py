@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import streamlit as st
 
+from pruneviz.config import RunConfig
 from pruneviz.datasets import DATASETS
 from pruneviz.errors import PrunevizError
 from pruneviz.figures import base
@@ -117,9 +118,10 @@ def _remember(ids: Sequence[str]) -> None:
         st.query_params["runs"] = text
 
 
-def every_seed(store: Store, found: Sequence[Run]) -> list[Run]:
-    """The runs, and their siblings that differ in the seed alone."""
-    wanted = {_but_seed(run) for run in found}
+def every_seed(store: Store, found: Sequence[Run], alike: Callable[[RunConfig], str] | None = None) -> list[Run]:
+    """The runs, and their siblings that differ in the seed alone (or are ``alike``: their configurations give one text)."""
+    alike = alike or _but_seed
+    wanted = {alike(run.config) for run in found}
     table = store.runs()
     candidates = table[(table["state"] == "succeeded") & table["method"].isin({run.config.method for run in found})]
     everything = {run.id: run for run in found}
@@ -128,10 +130,10 @@ def every_seed(store: Store, found: Sequence[Run]) -> list[Run]:
             run = store.run(id_)
         except PrunevizError:
             continue
-        if _but_seed(run) in wanted:
+        if alike(run.config) in wanted:
             everything.setdefault(id_, run)
     return list(everything.values())
 
 
-def _but_seed(run: Run) -> str:
-    return run.config.model_copy(update={"seed": 0}).canonical
+def _but_seed(config: RunConfig) -> str:
+    return config.model_copy(update={"seed": 0}).canonical

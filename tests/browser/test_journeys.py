@@ -11,7 +11,7 @@ from served import serve
 
 pytestmark = pytest.mark.browser
 PANELS = ("saliency", "spectra", "jacobians", "curve")
-PAGES = ("", "run", "compare", "saliency", "spectra", "jacobians", "curves", "methods", "runs")
+PAGES = ("", "run", "compare", "saliency", "spectra", "jacobians", "curves", "methods", "papers", "runs")
 
 
 def choose(visitor, label: str, option: str) -> None:
