@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pruneviz.figures import FIGURES, base
+from pruneviz.figures import base
 from pruneviz.ui import card, departures, pick
 from pruneviz.ui.compare_grid import compare_grid
 from pruneviz.ui.stores import open_store
@@ -20,6 +20,7 @@ if runs:
     for name, value in (("sparsity", f"{sparsity:g}" if sparsity is not None else ""), ("layer", layer or "")):
         if value and st.query_params.get(name) != value:
             st.query_params[name] = value
-    with st.expander("As a figure, to download"):
-        figure = FIGURES["compare"]
-        card.show(figure, figure.data(runs, sparsity or start, layer), key="compare-plot")
+    box = st.expander("As a figure, to download", key="static", on_change="rerun")
+    if box.open:  # it takes a second to draw, and few ask for it
+        with box:
+            card.of("compare", runs, sparsity=sparsity or start, layer=layer)

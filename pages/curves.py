@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from pruneviz.figures import FIGURES
 from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
 
@@ -26,8 +25,7 @@ if seeds_column.toggle(
     "All seeds", True, key="seeds", bind="query-params", help="Add the runs that differ in the seed alone."
 ):
     runs = pick.every_seed(store, runs)
-figure = FIGURES["curves"]
-card.show(figure, figure.data(runs, metric=metric, x=axis, stage=stages or ["tuned"]), key="curves-plot")
+card.of("curves", runs, metric=metric, x=axis, stage=tuple(stages) or "tuned")
 if axis == "flops":
     st.caption(
         "Zeroed single weights are counted as saved here, but ordinary hardware multiplies by zero just as slowly."

@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from pruneviz.figures import FIGURES, jacobians
-from pruneviz.figures.jacobians import END
+from pruneviz.figures import FIGURES
 from pruneviz.figures.repair import family, repaired
 from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
@@ -17,19 +16,16 @@ store = open_store()
 runs = pick.runs(store)
 departures.of_runs(runs)
 sparsity = pick.sparsity(runs)
-table = jacobians.data(runs, sparsity)
-card.show(jacobians, table[table["layer"] != END], key="jacobians-plot")
-if (table["layer"] == END).any():
-    card.show(FIGURES["ends"], table[table["layer"] == END], key="ends-plot")
-layer = pick.layer(runs)
-figure = FIGURES["trend"]
-card.show(figure, figure.data(runs, layer), key="trend-plot")
+card.of("jacobians", runs, sparsity=sparsity)
+table, chart = card.drawn("ends", runs, sparsity=sparsity)
+if len(table):
+    card.show(FIGURES["ends"], table, chart, key="ends-plot")
+card.of("trend", runs, layer=pick.layer(runs))
 
 if repaired(runs):
-    figure = FIGURES["repair"]
     st.header("Does the repair help training?")
     st.markdown(
         "The same weights leave, then the layers are left as they are, or rescaled, or made isometric, and all train alike. "
         "The chosen runs are joined by those in the store that differ in the repair or the seed alone."
     )
-    card.show(figure, figure.data(pick.every_seed(store, runs, alike=family)), key="repair-plot")
+    card.of("repair", pick.every_seed(store, runs, alike=family))

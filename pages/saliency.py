@@ -16,17 +16,15 @@ with left:
 with right:
     layer = pick.layer(runs)
 
-figure = FIGURES["saliency"]
-card.show(figure, figure.data(runs, sparsity, layer), key="saliency-plot")
-figure = FIGURES["layers"]
-card.show(figure, figure.data(runs, sparsity), key="layers-plot")
+card.of("saliency", runs, sparsity=sparsity, layer=layer)
+card.of("layers", runs, sparsity=sparsity)
 
-figure = FIGURES["change"]
-if len(table := figure.data(runs)):
+table, chart = card.drawn("change", runs)
+if len(table):
     st.header("Is the score right?")
     st.markdown(
         "A score is a cheap guess of what a weight is worth. Here is the answer: remove **one** weight from the whole network, "
         "measure how much the loss rises, put it back, take the next. A good score puts the weights in the same order as the "
         "measured rise, so the points climb from left to right."
     )
-    card.show(figure, table, key="change-plot")
+    card.show(FIGURES["change"], table, chart, key="change-plot")

@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from pruneviz.figures import FIGURES, spectra
 from pruneviz.figures.spectra import summary
 from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
@@ -20,8 +19,7 @@ with left:
     sparsity = pick.sparsity(runs)
 with right:
     layer = pick.layer(runs)
-table = spectra.data(runs, sparsity, layer)
-card.show(FIGURES["spectra"], table, key="spectra-plot")
+table = card.of("spectra", runs, sparsity=sparsity, layer=layer)
 if len(table):
     st.dataframe(
         summary(table),

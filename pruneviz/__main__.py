@@ -69,7 +69,10 @@ def _methods(arguments: argparse.Namespace) -> int:
 def _models(arguments: argparse.Namespace) -> int:
     from pruneviz.models import MODELS
 
-    rows = [{"key": k, "title": c.title, "layers": c.layers, "idea": c.idea} for k, c in MODELS.items()]
+    rows = [
+        {"key": k, "title": c.title, "layers": c.layers, "idea": c.idea, "paper": c.paper.citation if c.paper else None}
+        for k, c in MODELS.items()
+    ]
     return _list(rows, ("key", "layers", "idea"), arguments)
 
 
@@ -80,6 +83,7 @@ def _datasets(arguments: argparse.Namespace) -> int:
         {
             "key": k, "title": c.title, "shape": c.shape, "classes": len(c.classes), "sizes": c.sizes, "present": c.present,
             "megabytes": c.megabytes, "folder": str(c.home), "licence": c.licence, "source": c.source, "idea": c.idea,
+            "model": c.model, "paper": c.paper.citation if c.paper else None,
         }
         for k, c in DATASETS.items()
     ]  # fmt: skip
@@ -420,12 +424,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--epochs", type=int, help="training budget in epochs (default: the data set's)")
         sub.add_argument("--tune-epochs", type=int, help="fine-tuning budget in epochs (default: the data set's)")
         sub.add_argument("--batch-size", type=int, help="samples a training step (default: the network's, else 64)")
-        sub.add_argument("--lr", type=float, help="learning rate (default: the network's, else 0.0012; fine-tuning takes half)")
+        sub.add_argument(
+            "--lr", type=float, help="learning rate (default: the network's, else 0.0012; fine-tuning takes half)"
+        )
         sub.add_argument("--start", help="init or trained (default: the method's)")
         sub.add_argument("--survivors", help="retain, rewind, reinit or reinit-sign (default: the method's)")
         sub.add_argument("--scope", help="global or layer (default: the method's)")
         sub.add_argument("--rewind-step", type=int, help="rewind to the weights after this many steps (default 0)")
-        sub.add_argument("--normalise", action="store_true", help="subtract the inputs' mean, divide by their deviation")
+        sub.add_argument(
+            "--normalise", action="store_true", help="subtract the inputs' mean, divide by their deviation"
+        )
         sub.add_argument("--repair", help="isometry or rescale: mend each layer after pruning (default none)")
         sub.add_argument("--set", type=_switch, action="append", metavar="NAME=VALUE", help="a switch of the method")
         sub.add_argument("--device", help="cpu, cuda:0, mps (default: the best there is)")

@@ -112,6 +112,8 @@ class RunConfig(_Frozen):
         method.suits(network)
         if "loss" in method.model_fields:
             params.setdefault("loss", network.loss)
+        if str(values.get("repair", "none")) != "none" and "repair" in method.model_fields:
+            params.setdefault("repair", False)  # the run's repair takes the place of the method's own
         if "scope" in values and "scope" in method.model_fields:
             params.setdefault("scope", str(values["scope"]))
         chosen = method.from_params(params)

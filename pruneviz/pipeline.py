@@ -103,8 +103,7 @@ class _Shared:
         key = (dataset, normalise)
         if key not in self._data:
             found = load(dataset).normalised() if normalise else load(dataset)
-            parts = {n: tuple(t.to(self.device) for t in getattr(found, n)) for n in ("train", "val", "test")}
-            self._data = {key: replace(found, **parts)}
+            self._data = {key: found.to(self.device)}
         return self._data[key]
 
     def enter(self, config: RunConfig) -> None:

@@ -11,15 +11,36 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from pruneviz.comparison import plan  # noqa: E402
+from pruneviz.config import RunConfig  # noqa: E402
 from pruneviz.jobs.recording import record  # noqa: E402
 from pruneviz.store import Store  # noqa: E402
 
 
+def _configs() -> list[RunConfig]:
+    """Every method on digits; OBS, OBD and |w| on MNIST without retraining; pruning at initialisation with three repairs."""
+    seeds = (0, 1, 2)
+    found = list(plan("all", seeds=seeds, dataset="digits", model="lenet-300-100").configs)
+    without = {
+        "dataset": "mnist", "model": "lenet-300-100", "rounds": 1, "sparsities": (0.8, 0.9, 0.95),
+        "train": {"epochs": 3, "batch_size": 128}, "tune": {"epochs": 0}, "probes": ("saliency", "change"),
+    }  # fmt: skip
+    signals = {
+        "dataset": "mnist", "model": "mlp-7x100", "method": "isometry", "params": {"repair": False}, "sparsities": (0.9, 0.95),
+        "train": {"epochs": 1, "batch_size": 275}, "probes": ("saliency", "jacobians"),
+    }  # fmt: skip
+    for seed in seeds:
+        for method, params in (("magnitude", {"scale": "none"}), ("obd", {}), ("obs", {"blocks": 50})):
+            found.append(RunConfig(method=method, params=params, seed=seed, **without))
+        for repair in ("none", "rescale", "isometry"):
+            found.append(RunConfig(repair=repair, seed=seed, **signals))
+    return found
+
+
 def main() -> None:
-    """Every method on digits with LeNet-300-100, three seeds; the folders beside this file are replaced."""
+    """Three seeds each; the folders beside this file are replaced. MNIST is read from the data folder, or downloaded."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder, samples=None)
-        ids = store.queue(plan("all", seeds=(0, 1, 2), dataset="digits", model="lenet-300-100").configs)
+        ids = store.queue(_configs())
         record(store, ids, device="cpu")
         for old in HERE.glob("*/run.json"):
             shutil.rmtree(old.parent)

@@ -29,7 +29,10 @@ def call(*arguments: str, store: Path | None = None) -> subprocess.CompletedProc
 @pytest.mark.parametrize("what", ["methods", "models", "datasets"])
 def test_lists_print_json_and_tables(what: str):
     keys = [row["key"] for row in json.loads(call(what, "--json").stdout)]
-    assert set(keys) >= {"methods": {"snip"}, "models": {"lenet-300-100"}, "datasets": {"digits"}}[what]
+    assert (
+        set(keys)
+        >= {"methods": {"snip"}, "models": {"lenet-300-100", "mlp-17-3-1"}, "datasets": {"digits", "monks-1"}}[what]
+    )
     table = call(what)
     assert table.returncode == 0
     assert all(key in table.stdout for key in keys)
@@ -85,6 +88,21 @@ def test_run_takes_switches_and_names_what_it_did(tmp_path):
     assert call("import", str(tmp_path / "out"), store=tmp_path / "other").stdout.strip() == row["id"]
 
 
+def test_a_data_set_brings_its_usual_network_and_flags_reach_the_run(tmp_path):
+    quick = ("--data", "xor", "--sparsity", "0.5", "--epochs", "2", "--tune-epochs", "1", "--json")
+    configs = []
+    for arguments in (("run", "--method", "magnitude"), ("compare", "--methods", "magnitude")):
+        done = call(*arguments, *quick, "--normalise", "--repair", "rescale", store=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(done.stdout)["runs"]
+        assert call("export", row["id"], "--to", str(tmp_path / "out"), store=tmp_path).returncode == 0
+        configs.append(json.loads((tmp_path / "out" / row["id"] / "run.json").read_text())["config"])
+    assert configs[0] == configs[1]
+    assert {k: configs[0][k] for k in ("model", "normalise", "repair")} == {
+        "model": "mlp-2-2-1", "normalise": True, "repair": "rescale",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,6 +115,8 @@ def test_run_takes_switches_and_names_what_it_did(tmp_path):
         (("run", "--method", "snip", "--set", "batches"), "name=value"),
         (("run", "--method", "snip", "--set", "batch=2"), "Did you mean 'batches'?"),
         (("run", "--method", "snip", "--model", "lenet-5-caffe"), "at least 16 x 16 pixels"),
+        (("run", "--method", "snip", "--model", "mlp-17-3-1"), "has 17 inputs, and a sample has 64 numbers"),
+        (("run", "--method", "snip", "--repair", "glue"), "'none', 'isometry' or 'rescale', found 'glue'"),
         (("compare", "--methods", ""), "at least one method"),
         (("run",), "--method"),
         (("nonsense",), "invalid choice"),

@@ -15,7 +15,8 @@ from pruneviz.config import RunConfig
 from pruneviz.figures import FIGURES, base, saliency, spectra
 from pruneviz.figures.change import spearman
 from pruneviz.figures.compare import payload
-from pruneviz.figures.saliency import cut
+from pruneviz.figures.jacobians import END
+from pruneviz.figures.saliency import cut, place, score_at
 from pruneviz.figures.spectra import condition, effective_rank
 from pruneviz.methods import METHODS
 
@@ -435,3 +436,238 @@ def test_a_run_without_probes_still_has_its_curve():
     sent = payload([bare, run()])
     assert sent["runs"][0]["saliency"] == [None, None]
     assert sent["runs"][0]["tuned"] == [0.9, 0.8]
+
+
+def test_a_signed_logarithm_is_odd_linear_near_zero_and_a_power_of_ten_is_one_further():
+    values = np.array([-3.0, -1e-3, 0, 1e-9, 2e-3, 50])
+    assert base.unsigned(base.signed(values, 1e-3), 1e-3) == pytest.approx(values)
+    assert base.signed(-values, 1e-3) == pytest.approx(-base.signed(values, 1e-3))
+    assert base.signed(1e-6, 1e-3) == pytest.approx(1e-3 / np.log(10), rel=1e-5)
+    assert base.signed(10, 1e-3) - base.signed(1, 1e-3) == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "linear"), [(-2, 3, 1e-5), (0, 4, 1e-6), (-4, 0, 1e-3), (-0.3, 0.2, 3e-3), (-6, 6, 1e-9)]
+)
+def test_signed_ticks_lie_on_the_axis_and_one_of_them_is_zero(low, high, linear):
+    places, texts = base.signed_ticks(low, high, linear)
+    assert 2 <= len(places) <= 5
+    assert places == sorted(places)
+    assert low <= places[0]
+    assert places[-1] <= high
+    assert texts[places.index(0)] == "0"
+    assert all(text.startswith("−") == (at < 0) for at, text in zip(places, texts, strict=True))
+
+
+@pytest.mark.parametrize("log", [0, 1, 2])
+def test_a_place_on_a_histogram_s_axis_leads_back_to_the_score(log):
+    assert score_at(place(0.02, log, 1e-3), log, 1e-3) == pytest.approx(0.02)
+    assert np.isnan(place(-1, 1, 1))
+    assert place(-1, 2, 0.1) == pytest.approx(-place(1, 2, 0.1))
+
+
+def signed_run(method: str = "grasp") -> HandMade:
+    """Scores of both signs: 60 bins of one unit each on 6 powers of ten, the lower half of them below 0."""
+    made = run(method)
+    bars = histograms(0.5) | {"edges": np.linspace(-3, 3, 61), "log": np.array([2]), "linthresh": np.array([1e-4])}
+    made.probes["saliency-0.5"] = {**bars, "threshold": np.array([0.0])}, [f"{name}.weight" for name in LAYERS]
+    return made
+
+
+def test_scores_with_a_sign_stand_on_both_sides_of_zero():
+    drawn = figures.saliency([signed_run()], sparsity=0.5)
+    assert "0" in drawn.layout.xaxis.ticktext
+    assert any(text.startswith("−") for text in drawn.layout.xaxis.ticktext)
+    assert [shape.x0 for shape in drawn.layout.shapes] == pytest.approx([0, 0])
+    assert "both sides of 0" in figures.note(drawn)
+    sent = payload([signed_run(), run()])["runs"][0]["saliency"][0]
+    assert (sent["log"], sent["linear"]) == (2, 1e-4)
+    static = figures.compare([signed_run(), run()], sparsity=0.5)
+    assert "0" in static.layout.xaxis.ticktext
+    assert "0" not in static.layout.xaxis2.ticktext
+
+
+def test_weights_kept_below_the_cut_are_counted():
+    made = run("obs")
+    bars = made.probes["saliency-0.9"][0]
+    bars["kept"][:, 0], bars["removed"][:, 59] = 7, 1  # seven of the lowest stay though one of the highest leaves
+    bars["threshold"] = np.array([0.99])
+    assert "keeps 14 weights that score below its cut" not in figures.note(figures.saliency([run("obs")], sparsity=0.9))
+    counted = int(bars["kept"][:, :59].sum())
+    assert f"keeps {counted} weights that score below its cut" in figures.note(figures.saliency([made], sparsity=0.9))
+
+
+def measured(method: str = "obd", **arrays: Any) -> HandMade:
+    made = run(method)
+    made.probes["change-start"] = change(**arrays)
+    return made
+
+
+def test_a_removal_is_a_point_with_its_score_across_and_its_rise_up():
+    made = measured(predicted=[1e-4, 1e-3, 1e-2, 1e-1], measured=[2e-4, -1e-3, 2e-2, 2e-1])
+    table = figures.change.data([made])
+    assert table["predicted"].tolist() == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert table["layer"].tolist() == ["1", "1", "3", "3"]
+    assert (table["correlation"].iloc[0], table["of"].iloc[0], table["every"].iloc[0]) == (pytest.approx(0.8), 4, False)
+    drawn = figures.change.plot(table)
+    points = drawn.data[0]
+    order = np.argsort(points.x)
+    assert order.tolist() == [0, 1, 2, 3]
+    assert np.sign(points.y).tolist() == [1, -1, 1, 1]
+    assert "rank correlation <b>0.80</b>" in drawn.layout.annotations[0].text
+    assert f"{METHODS['obd'].title} 25%" in figures.note(drawn)
+
+
+def test_a_score_in_nats_has_a_diagonal_and_others_have_none():
+    def diagonals(method: str) -> list[Any]:
+        return [s for s in figures.change([measured(method)]).layout.shapes if s.line.dash == "dash"]
+
+    found = diagonals("obd")
+    assert len(found) == 1
+    assert (found[0].x0, found[0].x1) == (found[0].y0, found[0].y1)
+    assert diagonals("magnitude") == []
+
+
+def test_an_update_of_the_survivors_is_drawn_beside_zeroing_and_its_saving_told():
+    drawn = figures.change([measured("obs", measured=[1e-4] * 4, zeroed=[15e-4] * 4)])
+    named = [trace.name for trace in drawn.data]
+    assert "removed by zeroing alone" in named
+    assert sum(trace.x[0] is not None for trace in drawn.data if trace.mode == "markers") == 2
+    assert "15 times as much" in figures.note(drawn)
+    assert "removed by zeroing alone" not in [t.name for t in figures.change([measured("obs")]).data]
+
+
+def test_the_size_of_the_change_is_compared_where_the_score_hides_its_sign():
+    up_and_down = {"predicted": [1e-4, 2e-4, 3e-4, 4e-4], "measured": [-1e-4, 2e-4, -3e-4, 4e-4]}
+    assert "with its size 1.00" in figures.change([measured("snip", **up_and_down)]).layout.annotations[0].text
+    assert "with its size" not in figures.change([measured("snip")]).layout.annotations[0].text
+
+
+def test_the_rank_correlation_is_spearman_s():
+    x, y = np.array([1.0, 2, 2, 9]), np.array([0.0, 5, 6, 7])
+    ranks = np.array([1, 2.5, 2.5, 4]), np.array([1.0, 2, 3, 4])
+    assert spearman(x, y) == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert spearman(x, x**3) == pytest.approx(1)
+    assert np.isnan(spearman(x, np.ones(4)))
+
+
+def test_a_repair_is_a_moment_of_its_own_between_pruned_and_trained():
+    table = figures.jacobians.data([run("snip", repair="isometry")], 0.9)
+    first = table[table["layer"] == "1"].set_index("when")["median"]
+    assert first.to_dict() == pytest.approx({"start": 1, "pruned": 0.1, "repaired": 1, "tuned": 1})
+    assert set(figures.jacobians.data([run("snip")], 0.9)["when"]) == {"start", "pruned", "tuned"}
+    trend = figures.trend.data([run("snip", repair="isometry")]).set_index(["when", "sparsity"])["mean"]
+    assert trend["pruned", 0.9] == pytest.approx(trend["repaired", 0.9] / 10)
+    named = {trace.name for trace in figures.jacobians([run("snip", repair="isometry")]).data}
+    assert {"before pruning", "pruned", "repaired", "trained again"} <= named
+    sent = payload([run("snip", repair="isometry"), run("snip")])["runs"]
+    assert sent[0]["jacobians"]["pruned"][1][0][-1] == pytest.approx(sent[0]["jacobians"]["repaired"][1][0][-1] / 10)
+    assert "repaired" not in sent[1]["jacobians"]
+    assert sent[0]["zeroed"] == pytest.approx([0.24, 0.225, 0.125])
+    assert "zeroed" not in sent[1]
+
+
+def test_the_whole_network_s_jacobian_is_a_layer_of_its_own():
+    runs = [run("snip", repair="isometry"), run("obd")]
+    rows = figures.jacobians.data(runs, 0.9)
+    assert rows[(rows["layer"] == END) & (rows["when"] == "tuned")]["median"].tolist() == [2, 2]
+    assert END not in [x for trace in figures.jacobians(runs).data for x in trace.x]
+    drawn = figures.ends(runs)
+    boxes = [trace for trace in drawn.data if trace.type == "box"]
+    assert len(boxes) == 4 + 3
+    assert boxes[0].median[0] == pytest.approx(np.log10(2))
+    old = run("snip")
+    for arrays, _ in (old.probes[name] for name in old.names("jacobians")):
+        arrays.pop("end", None)
+    assert figures.ends.data([old]).empty
+    assert len(figures.jacobians.data([old])) == 3 * len(LAYERS)
+
+
+def test_repairs_stand_side_by_side_with_their_seeds():
+    accuracy = {"none": 0.5, "rescale": 0.7, "isometry": 0.8}
+    runs = [
+        run("snip", {0.9: value + 0.1 * seed}, repair=kind, seed=seed) for kind, value in accuracy.items() for seed in (0, 1)
+    ]  # fmt: skip
+    table = figures.repair.data([*runs, run("magnitude")])
+    assert table["repair"].tolist() == ["none", "rescale", "isometry"]
+    assert table["mean"].tolist() == pytest.approx([0.55, 0.75, 0.85])
+    assert (table["low"].iloc[1], table["high"].iloc[1], table["seeds"].iloc[1]) == (
+        pytest.approx(0.7),
+        pytest.approx(0.8),
+        2,
+    )
+    assert set(table["label"]) == {"SNIP"}
+    drawn = figures.repair.plot(table)
+    assert [trace.y[0] for trace in drawn.data if trace.y[0] is not None] == pytest.approx([55, 75, 85])
+    assert "SNIP at 90%: 55.0% not repaired, 75.0% layers rescaled, 85.0% made isometric" in base.alt(drawn)
+
+
+def test_a_method_s_own_repair_is_compared_with_itself_without():
+    runs = [run("isometry"), run("isometry", params={"repair": False})]
+    assert [base.repair(made.config) for made in runs] == ["isometry", "none"]
+    assert figures.repair.data(runs).groupby("sparsity")["repair"].apply(list).tolist() == [["none", "isometry"]] * 3
+    assert figures.repair.data([run("snip"), run("snip", seed=1)]).empty
+
+
+def test_zeroing_alone_is_a_stage_and_stands_for_pruning_where_nothing_moves():
+    runs = [run("obs", {0.9: 0.8}), run("obd", {0.9: 0.8})]
+    alone = figures.curves.data(runs, stage="zeroed").query("stage == 'zeroed'").set_index("method")["mean"]
+    assert alone.to_dict() == pytest.approx({"obs": 0.2, "obd": 0.4})
+    both = figures.curves.data(runs, stage=["zeroed", "pruned"])
+    assert both[both["method"] == "obd"]["stage"].tolist() == ["pruned"]
+    assert sorted(both[both["method"] == "obs"]["stage"]) == ["pruned", "zeroed"]
+    drawn = figures.curves.plot(both)
+    assert [t.name for t in drawn.data if t.showlegend is not False][:2] == [
+        "Optimal Brain Surgeon",
+        "Optimal Brain Damage",
+    ]
+
+
+def test_a_loss_stands_on_a_logarithmic_axis():
+    drawn = figures.curves([run("obs", {0.9: 0.8})], metric="loss", stage=["zeroed", "pruned", "tuned"])
+    heights = {trace.line.dash: trace.y[0] for trace in drawn.data if trace.mode == "lines+markers"}
+    assert sorted(heights.values()) == pytest.approx([np.log10(0.2), np.log10(2), np.log10(20)])
+    assert drawn.layout.shapes[0].y0 == pytest.approx(-1)  # the dense network's loss is 0.1
+    assert "log scale" in drawn.layout.yaxis.title.text
+
+
+def test_facets_ask_for_room():
+    assert base.least(figures.saliency([run(seed=i) for i in range(6)])) >= 700
+    assert base.least(figures.layers([run()])) == 0
+
+
+def test_scores_with_a_sign_are_binned_on_both_sides_of_zero():
+    import torch
+
+    from pruneviz.masks import Mask, Scores
+    from pruneviz.probes import BINS
+    from pruneviz.probes import saliency as binned
+
+    values = torch.cat([-torch.logspace(-9, -3, 40), torch.zeros(5), torch.logspace(-9, -1, 55)]).double()
+    before = Mask({"w": torch.ones(100, dtype=torch.bool)})
+    arrays, names = binned(Scores.of_weights({"w": values}), before, Mask({"w": values > 0}))
+    edges = arrays["edges"]
+    assert names == ["w"]
+    assert (arrays["log"][0], arrays["zeros"].tolist(), len(edges)) == (2, [[0, 5]], BINS + 1)
+    assert np.abs(edges).min() == pytest.approx(0, abs=1e-12)  # an edge at 0: no bin mixes the signs
+    low, high = base.unsigned(edges[[0, -1]], arrays["linthresh"][0])
+    assert low <= -1e-3
+    assert high >= 1e-1
+    assert (arrays["removed"][0][edges[1:] < 1e-9].sum(), arrays["kept"][0][edges[:-1] > -1e-9].sum()) == (40, 55)
+    assert (arrays["removed"].sum(), arrays["kept"].sum()) == (40, 55)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "magnitude", "rounds": 1}, "**rounds** 1 instead of 5: prunes in one shot"),
+        ({"method": "snip", "params": {"batches": 4}}, "**batches** 4 instead of 1: Mini-batches"),
+        ({"method": "snip", "repair": "rescale"}, "**repair** rescale instead of none: each layer is multiplied"),
+        ({"method": "obs", "params": {"blocks": "rows"}}, "**blocks** rows instead of auto: look only at"),
+    ],
+)
+def test_a_departure_is_told_with_what_it_changes(settings, said):
+    from pruneviz.ui.departures import explained
+
+    config = RunConfig(**settings)
+    assert [explained(text, config.method)[: len(said)] for text in config.departures] == [said]

@@ -16,10 +16,17 @@ def test_every_file_is_what_its_manifest_says_and_every_id_what_its_configuratio
 def test_they_fill_the_four_views_within_5_mb():
     found = Samples(SAMPLES)
     for run in found.values():
-        for probe in ("saliency", "spectra", "jacobians"):
+        for probe in run.config.probes:
             assert run.names(probe)
         assert not run.metrics[run.metrics["stage"] == "tuned"].empty
     assert sum(path.stat().st_size for path in SAMPLES.rglob("*")) <= 5e6
+
+
+def test_every_method_is_there_on_one_network_and_every_repair_on_another():
+    runs = list(Samples(SAMPLES).values())
+    digits = {run.config.method for run in runs if (run.config.dataset, run.config.model) == ("digits", "lenet-300-100")}
+    assert digits == set(METHODS)
+    assert {run.config.repair for run in runs if run.config.model == "mlp-7x100"} == {"none", "rescale", "isometry"}
 
 
 def test_an_empty_store_shows_them(tmp_path):

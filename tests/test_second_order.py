@@ -371,3 +371,50 @@ def test_a_single_probability_has_a_curvature_of_its_own():
     expected = _named(((f * (1 - f))[:, None] * J.square()).mean(0), model)
     for name, value in diagonal(model, [(x, y)], kind="ggn").items():
         assert torch.allclose(value, expected[name], rtol=1e-6)
+
+
+# on real data
+
+
+def test_the_gradient_term_ranks_single_removals_and_the_update_of_obs_cuts_the_rise():
+    """64-16-10 trained on digits: the first of the `loss-change` reproduction's networks, one seed."""
+    from pruneviz.papers.loss_change import network
+    from pruneviz.probes import CHANGE_SAMPLES, change
+
+    data = pv.load("digits")
+    model = network("64-16-10", data, 0)
+    pv.train(model, data, epochs=25, seed=0)
+    x, y = data.train[0][:CHANGE_SAMPLES], data.train[1][:CHANGE_SAMPLES]
+    found = {}
+    for name, key, params in (
+        ("obd", "obd", {}),
+        ("with gradient", "obd", {"hessian": "exact", "gradient_term": True}),
+        ("obs", "obs", {}),
+    ):
+        method = method_class(key).from_params(params)
+        task = _task(x, y)
+        found[name], _ = change(
+            method, model, task, Mask.full(model, method.prunable(model)), generator_for(0, "change")
+        )
+    assert found["with gradient"]["correlation"][0] >= 0.9
+    assert found["with gradient"]["correlation"][0] > found["obd"]["correlation"][0]
+    assert 0 < found["obs"]["measured"].mean() <= found["obs"]["zeroed"].mean() / 5
+    assert (found["obd"]["measured"] == found["obd"]["zeroed"]).all()
+
+
+@pytest.mark.skipif(
+    not pv.DATASETS["mnist"].present, reason="MNIST is not on this machine; set PRUNEVIZ_DATA to a folder with mnist/"
+)
+def test_on_mnist_obs_in_blocks_beats_obd_and_weight_size_without_retraining():
+    """The `obs-lenet` reproduction in small: one seed, one epoch on 20,000 samples."""
+    from dataclasses import replace
+
+    from pruneviz.papers.obs_lenet import OBD, OBS, SIZE, _pruned
+
+    data = pv.load("mnist")
+    data = replace(data, train=tuple(t[:20_000] for t in data.train))
+    model = pv.build("lenet-300-100", data, seed=0)
+    pv.train(model, data, epochs=1, batch_size=128, seed=0)
+    after = {name: _pruned(model, data, name, 0)[1] for name in (OBS, OBD, SIZE)}
+    for s in (0.8, 0.9, 0.95):
+        assert after[OBS][s]["loss"] < min(after[OBD][s]["loss"], after[SIZE][s]["loss"])

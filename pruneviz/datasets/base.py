@@ -16,6 +16,7 @@ from pruneviz.citation import Paper
 from pruneviz.errors import DataUnavailable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 DATA_VARIABLE = "PRUNEVIZ_DATA"
@@ -34,6 +35,11 @@ class Splits:
     test: tuple[Tensor, Tensor]
     classes: tuple[str, ...]
     shape: tuple[int, ...]
+
+    def to(self, device: torch.device | str) -> Splits:
+        """The same samples on another device."""
+        parts = {n: tuple(t.to(device) for t in getattr(self, n)) for n in ("train", "val", "test")}
+        return replace(self, **parts)
 
     def normalised(self) -> Splits:
         """All samples less the training samples' mean, over their standard deviation: one number each for all inputs."""

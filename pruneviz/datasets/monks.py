@@ -13,7 +13,9 @@ _URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/monks-problems
 
 _THRUN = Paper(
     "thrun1991monks",
-    "Sebastian Thrun, Jerzy Bala, Eric Bloedorn, Ivan Bratko, et al.",
+    "S. B. Thrun, J. Bala, E. Bloedorn, I. Bratko, B. Cestnik, J. Cheng, K. De Jong, S. Džeroski, S. E. Fahlman, D. Fisher, "
+    "R. Hamann, K. Kaufman, S. Keller, I. Kononenko, J. Kreuziger, R. S. Michalski, T. Mitchell, P. Pachowicz, Y. Reich, "
+    "H. Vafaie, W. Van de Welde, W. Wenzel, J. Wnek, J. Zhang",
     "The MONK's Problems: A Performance Comparison of Different Learning Algorithms",
     1991,
     "Technical report CMU-CS-91-197, Carnegie Mellon University",

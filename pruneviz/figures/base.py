@@ -156,7 +156,7 @@ def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         legend={
-            "orientation": "h", "x": 0, "xanchor": "left", "y": -72 / max(height - TOP - BOTTOM, 1), "yanchor": "top",
+            "orientation": "h", "x": 0, "xanchor": "left", "y": 0, "yref": "container", "yanchor": "bottom",
             "title": {"text": ""}, "bgcolor": "rgba(0,0,0,0)",
         },
         hoverlabel={"align": "left"},

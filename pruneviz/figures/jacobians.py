@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,14 +153,14 @@ def end_plot(table: pd.DataFrame) -> go.Figure:
     at = table["sparsity"].max()
     alt = f"Singular values of the Jacobian from input to output at {base.percent(at)} sparsity: {base.listed(_medians(table), 8)}."
     title, names = f"{END_TITLE} at {base.percent(at)} sparsity", list(shown["label"].unique())
-    fig = _finish(fig, table, title, alt, 380, note=note or base.too_many(runs), least=130 * len(names))
+    fig = _finish(fig, table, title, alt, 380, note=note or base.too_many(runs), least=140 * len(names))
     span = [np.log10(low), np.log10(top)]
     values, texts = base.log_ticks(*span)
     fig.update_yaxes(title_text="singular value (log scale)", tickvals=values, ticktext=texts)
-    names = [label.replace(" · ", "<br>") for label in names]
+    names = ["<br>".join(wrap(label, 16)) for label in names]
     fig.update_traces(width=0.16, selector={"type": "box"})
     return fig.update_xaxes(
-        title_text="run", tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4]
+        title_text="run", tickvals=list(range(len(names))), ticktext=names, tickangle=0, range=[-0.6, len(names) - 0.4]
     )
 
 
@@ -238,7 +239,7 @@ ENDS = base.Figure(
     "ends",
     END_TITLE,
     "Shown: singular values of the Jacobian from the input to the logits, through all layers, on 16 training samples, pooled; "
-    "boxes as above, on a logarithmic scale. The losses of all layers multiply here.",
+    "boxes as for the layers, on a logarithmic scale. The losses of all layers multiply here.",
     r"J = \frac{\partial f(x)}{\partial x} = J_L \cdots J_2\, J_1",
     end_data,
     end_plot,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from pruneviz.citation import Paper
-from pruneviz.errors import InvalidSetting, Unsuitable
+from pruneviz.errors import Unsuitable
 from pruneviz.methods.base import Card, Method, Start
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class Grasp(Method):
         ),
     )  # fmt: skip
     temperature: float = Field(200.0, gt=0, le=1e6, description="Divide the logits by this")
-    per_class: int = Field(10, ge=1, le=10_000, description="Samples of each class to score on")
+    per_class: int = Field(
+        10, ge=1, le=10_000, description="Samples of each class to score on, or as many as the smallest class has"
+    )
     split: Literal["none", "by-class"] = Field("none", description="Add up two halves of the samples, sorted by class")
     reinit_classifier: bool = Field(False, description="Redraw the last dense layer of the copy that is scored")
     bn_mode: Literal["eval", "train"] = Field("eval", description="Mode of normalisation and dropout while scoring")
@@ -75,15 +77,12 @@ class Grasp(Method):
 
         x, y = train
         order = torch.randperm(len(x), generator=generator).to(y.device)
+        each = min(
+            self.per_class, int(y.unique(return_counts=True)[1].min())
+        )  # of each class, whatever the smallest has
         chosen = []
         for label in y.unique().tolist():
-            members = order[y[order] == label]
-            if len(members) < self.per_class:
-                raise InvalidSetting(
-                    f"grasp scores on {self.per_class} samples of each class, and the training data have "
-                    f"{len(members)} of class {label}. Set per_class to {int(y.unique(return_counts=True)[1].min())} or less."
-                )
-            chosen.append(members[: self.per_class])
+            chosen.append(order[y[order] == label][:each])
         every = torch.cat(chosen)  # class by class
         # batch statistics are those of all samples; without them smaller batches give the same sums in less memory
         parts = every.split(len(every) if self.bn_mode == "train" else 100)

@@ -55,7 +55,8 @@ class Isometry(Method):
         ),
     )  # fmt: skip
     init: Literal["orthogonal", "delta-orthogonal", "variance-scaling"] = Field(
-        "orthogonal", description="Weights that are scored and trained: orthogonal, for convolutions at the centre only, or Glorot's"
+        "orthogonal",
+        description="Weights that are scored and trained: orthogonal, for convolutions at the centre only, or Glorot's",
     )
     repair: bool = Field(True, description="Make the surviving weights of each layer isometric again")
     steps: int = Field(1000, ge=1, le=100_000, description="Most steps of the repair in each layer")

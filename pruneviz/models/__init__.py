@@ -22,7 +22,7 @@ def build(
 ) -> nn.Module:
     """A registered network with fresh weights, for ``data`` or for samples of ``shape`` in ``classes`` classes.
 
-    Same seed, same weights. Raises UnknownName, Unsuitable (images too small, another number of inputs or classes), InvalidSetting (no shape).
+    Same seed, same weights. Raises UnknownName, Unsuitable (the data do not fit), InvalidSetting (no shape).
     """
     from pruneviz.errors import InvalidSetting
     from pruneviz.initialisation import initialise_

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pruneviz.figures import base
+from pruneviz.figures import FIGURES, base
+
+if TYPE_CHECKING:
+    from pruneviz.store import Run
 
 _CONFIG = {
     "displaylogo": False,
@@ -22,9 +27,29 @@ _SCROLL = """<style>
 </style>"""
 
 
-def show(figure: base.Figure, table: pd.DataFrame, *, key: str, plot: Any = None) -> None:
-    """Draw a figure's table (by its own ``plot`` unless another is given) as a card."""
-    chart: go.Figure = (plot or figure.plot)(table)
+def drawn(figure: str, runs: Sequence[Run], **choices: Any) -> tuple[pd.DataFrame, go.Figure]:
+    """A figure's table and drawing. Drawing costs ten times what reading it back does, so both are kept: a class that looks
+    at the same runs, and a slider that comes back, do not draw again."""
+    return _drawn(figure, tuple(state(run) for run in runs), tuple(sorted(choices.items())), list(runs))
+
+
+def state(run: Run) -> tuple[str, str]:
+    """What a run's drawings depend on: a run that goes on is drawn anew."""
+    files = sorted((name, entry.get("sha256", "")) for name, entry in run.files.items())
+    return run.id, hashlib.sha256(f"{files}{len(run.metrics)}".encode()).hexdigest()
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def _drawn(
+    figure: str, states: tuple[tuple[str, str], ...], choices: tuple[tuple[str, Any], ...], _runs: list[Run]
+) -> tuple[pd.DataFrame, go.Figure]:
+    table = FIGURES[figure].data(_runs, **dict(choices))
+    return table, FIGURES[figure].plot(table)
+
+
+def show(figure: base.Figure, table: pd.DataFrame, chart: go.Figure | None = None, *, key: str) -> None:
+    """A figure's table as a card, drawn here unless its drawing is given."""
+    chart = chart or figure.plot(table)
     with st.container(border=True):
         with st.container(key=f"{key}-scroll"):
             st.plotly_chart(chart, key=key, alt=base.alt(chart) or figure.title, config=_CONFIG)
@@ -39,3 +64,10 @@ def show(figure: base.Figure, table: pd.DataFrame, *, key: str, plot: Any = None
                 "CSV", lambda: table.to_csv(index=False).encode(), f"{key}.csv", "text/csv", key=f"{key}-csv",
                 type="tertiary", icon=":material/download:", on_click="ignore",
             )  # fmt: skip
+
+
+def of(figure: str, runs: Sequence[Run], **choices: Any) -> pd.DataFrame:
+    """The figure of these runs as a card; returns its table."""
+    table, chart = drawn(figure, runs, **choices)
+    show(FIGURES[figure], table, chart, key=f"{figure}-plot")
+    return table

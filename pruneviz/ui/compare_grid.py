@@ -12,6 +12,7 @@ import streamlit as st
 
 from pruneviz.figures.base import MAX_RUNS, SPARSITY, module, too_many
 from pruneviz.figures.compare import payload
+from pruneviz.ui.card import state
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -59,7 +60,7 @@ def compare_grid(
         return sparsity if sparsity is not None else SPARSITY, layer
     if len(runs) > MAX_RUNS:
         st.caption(too_many(runs))
-    sent = _payload(tuple(_state(run) for run in runs), runs)
+    sent = _payload(tuple(state(run) for run in runs), runs)
     if sent["left_out"]:
         st.caption(f"The {len(sent['layers'])} largest layers are here; {sent['left_out']} smaller ones are left out.")
     memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "known": [], "stale": None})
@@ -83,12 +84,6 @@ def _first(sent: dict[str, Any], sparsity: float | None, layer: str | None) -> t
     asked = sparsity if sparsity is not None else SPARSITY
     near = min(sent["sparsities"], key=lambda s: abs(s - asked), default=asked)
     return near, layer if layer in names else names[sent["layer"]] if names else None
-
-
-def _state(run: Run) -> tuple[str, str]:
-    """What a run's drawing depends on: a run that goes on is drawn anew."""
-    files = sorted((name, entry.get("sha256", "")) for name, entry in run.files.items())
-    return run.id, hashlib.sha256(f"{files}{len(run.metrics)}".encode()).hexdigest()
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
