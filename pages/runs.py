@@ -37,6 +37,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         selection_mode="multi",
         key="method",
         format_func=lambda k: METHODS[k].title,
+        wrap=True,
         bind="query-params",
     )
 table = table[(table["state"].isin(states or STATES)) & (table["method"].isin(methods or found))]

@@ -28,9 +28,9 @@ BINS = 60
 SPECTRUM_SAMPLES = 512  # samples for the Kronecker factors; one forward and one backward pass over them
 JACOBIAN_SAMPLES = 16  # samples for the Jacobians; an eigendecomposition of each layer's smaller side for each
 END_TO_END = 100  # outputs up to which the whole network's Jacobian is taken: a backward pass for each
-CHANGE_SAMPLES = 250  # samples on which single removals are scored and measured
+CHANGE_SAMPLES = (250, 1000)  # fewest and most samples on which single removals are scored and measured
 CHANGE_FLOPS = 2e10  # what measuring them may cost
-CHANGES = (64, 512)  # fewest and most weights removed, one at a time
+CHANGES = (64, 512)  # fewest and most weights removed, one at a time; samples are spared first, down to 128 weights
 QUANTILES = np.linspace(0, 1, 65)
 
 Probe = dict[str, np.ndarray]
@@ -114,12 +114,18 @@ def _pooled(values: list[np.ndarray]) -> Probe:
 
 
 def change(
-    method: Method, model: nn.Module, task: Task, mask: Mask, generator: torch.Generator
+    method: Method,
+    model: nn.Module,
+    task: Task,
+    mask: Mask,
+    generator: torch.Generator,
+    samples: int | None = None,
 ) -> tuple[Probe, list[str]]:
     """Predicted and measured change of the loss, for weights really removed one at a time: all of them in a small network,
     else a random sample.
 
-    In float64, in evaluation mode, on the same samples for score and loss (the method's first 250). ``predicted`` [m] the
+    In float64, in evaluation mode, on the same samples for score and loss (the method's first
+    ``samples``: as many of 1,000 as its cost allows, at least 250). ``predicted`` [m] the
     score; ``measured`` [m] the change of the mean loss (nats) after the removal, the others moved as the method moves them;
     ``zeroed`` [m] with the others left alone; ``layer`` [m]; ``correlation`` [1] Spearman's, predicted with measured;
     ``all`` [1] whether these are all weights; ``samples`` [1].
@@ -127,14 +133,18 @@ def change(
     import pandas as pd
 
     model = deepcopy(model).to("cpu" if "mps" in str(task.device) else task.device).double()
-    x, y = _first(task.batches(), CHANGE_SAMPLES)
+    first = next(iter(task.batches()))[0][:1].to(task.device)
+    each = cost(model, first.double(), None).flops
+    if samples is None:
+        samples = min(max(CHANGE_SAMPLES[0], int(CHANGE_FLOPS / (2 * CHANGES[0] * each))), CHANGE_SAMPLES[1])
+    x, y = _first(task.batches(), samples)
     home = next(model.parameters()).device
     x, y = x.to(home).double(), y.to(home)
     task = replace(task, batches=lambda: [(x, y)], device=home, generator=generator, statistics=Statistics())
     scores = method.score(model, task, mask)
     value = {group.members[0].param: v.double() for group, v in scores.values.items()}
     alive = [(i, p) for i, name in enumerate(mask) for p in mask[name].flatten().nonzero().flatten().tolist()]
-    affordable = int(CHANGE_FLOPS / (len(x) * cost(model, x[:1], None).flops))
+    affordable = int(CHANGE_FLOPS / (len(x) * each))
     most = min(max(CHANGES[0], affordable), CHANGES[1])
     chosen = torch.randperm(len(alive), generator=generator)[:most].tolist()
     with untouched(model), torch.no_grad():

@@ -161,3 +161,85 @@ def test_runs_that_are_not_wanted_any_more_are_left_out():
     configs = [pv.RunConfig(method=m, **QUICK, probes=()) for m in ("snip", "random")]
     events = list(pv.execute(configs, wanted=lambda id_: id_ == configs[1].id, device="cpu"))
     assert {e.run for e in events} == {configs[1].id}
+
+
+def arrays_of(events) -> dict[str, dict[str, np.ndarray]]:
+    return {e.name: e.arrays for e in events if isinstance(e, Arrays)}
+
+
+@pytest.mark.parametrize("repair", ["isometry", "rescale"])
+def test_a_repair_is_measured_before_and_after(repair: str):
+    _, events = run("snip", repair=repair, sparsities=(0.9,), probes=("jacobians",))
+    found, recorded = numbers(events), arrays_of(events)
+    assert found[0.9, "zeroed", "test", "loss"] != found[0.9, "pruned", "test", "loss"]
+    zeroed, repaired = recorded["jacobians-zeroed-0.9"], recorded["jacobians-pruned-0.9"]
+    assert (repaired["mean"] > zeroed["mean"]).all()
+    assert recorded["jacobians-start"]["end"].shape == (65,)
+
+
+def test_without_a_repair_nothing_is_measured_twice():
+    _, events = run("snip", sparsities=(0.9,), probes=("jacobians",))
+    assert not [key for key in numbers(events) if key[1] == "zeroed"]
+    assert not [name for name in arrays_of(events) if "zeroed" in name]
+
+
+def test_the_run_s_repair_takes_the_place_of_the_method_s_own():
+    assert pv.RunConfig(method="isometry").params["repair"] is True
+    assert pv.RunConfig(method="isometry", repair="rescale").params["repair"] is False
+    assert "repair rescale instead of none" in pv.RunConfig(method="isometry", repair="rescale").departures
+
+
+def test_rewound_survivors_are_repaired_after_they_went_back():
+    settings = {"train": {"epochs": 0}, "rounds": 1, "sparsities": (0.5,), "probes": ()}
+    _, events = run("lottery-ticket", repair="rescale", **settings)
+    weights = next(e for e in events if isinstance(e, Weights)).arrays
+    for name in ("1.weight", "3.weight", "5.weight"):
+        values = np.linalg.svd(weights[f"weight/{name}"], compute_uv=False)
+        assert values.mean() == pytest.approx(1, rel=1e-5)
+
+
+def test_single_removals_are_measured_with_the_method_s_own_update():
+    recorded = {
+        m: arrays_of(run(m, sparsities=(0.5,), probes=("change",))[1])["change-start"] for m in ("magnitude", "obs")
+    }
+    assert np.array_equal(recorded["magnitude"]["measured"], recorded["magnitude"]["zeroed"])
+    obs = recorded["obs"]
+    assert abs(obs["measured"]).mean() < abs(obs["zeroed"]).mean()
+    assert len(obs["predicted"]) == len(obs["layer"]) == 199  # as many as 2e10 operations on 1,000 samples allow
+    assert not obs["all"][0]
+
+
+def test_in_a_small_network_every_single_removal_is_measured():
+    _, events = run("obd", dataset="xor", model="mlp-2-2-1", sparsities=(0.5,), probes=("change",))
+    found = arrays_of(events)["change-start"]
+    assert found["all"][0]
+    assert len(found["measured"]) == 2 * 2 + 2
+
+
+def test_normalised_pixels_are_another_network_and_another_run():
+    plain, normalised = (pv.RunConfig(method="snip", normalise=n) for n in (False, True))
+    assert plain.dense_key != normalised.dense_key
+    assert plain.id != normalised.id
+    assert not same(numbers(run("snip", probes=())[1]), numbers(run("snip", normalise=True, probes=())[1]))
+
+
+def test_the_cost_of_scoring_is_told_before_it_begins():
+    _, events = run("obs", sparsities=(0.5,), probes=())
+    said = [e.message for e in events if isinstance(e, Progress)]
+    assert any(text.startswith("scoring: ") and "inverses of up to 301 weights" in text for text in said)
+
+
+def test_the_samples_on_which_change_is_measured_are_those_of_the_score(monkeypatch):
+    from pruneviz.methods.snip import Snip
+
+    seen = {}
+    ordinary = Snip.score
+
+    def watching(self, model, task, mask):
+        seen.setdefault("batches", [len(x) for x, _ in task.batches()])
+        return ordinary(self, model, task, mask)
+
+    monkeypatch.setattr(Snip, "score", watching)
+    _, events = run("snip", sparsities=(0.5,), probes=("change",))
+    assert seen["batches"] == [100]
+    assert arrays_of(events)["change-start"]["samples"][0] == 100

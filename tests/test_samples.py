@@ -24,7 +24,9 @@ def test_they_fill_the_four_views_within_5_mb():
 
 def test_every_method_is_there_on_one_network_and_every_repair_on_another():
     runs = list(Samples(SAMPLES).values())
-    digits = {run.config.method for run in runs if (run.config.dataset, run.config.model) == ("digits", "lenet-300-100")}
+    digits = {
+        run.config.method for run in runs if (run.config.dataset, run.config.model) == ("digits", "lenet-300-100")
+    }
     assert digits == set(METHODS)
     assert {run.config.repair for run in runs if run.config.model == "mlp-7x100"} == {"none", "rescale", "isometry"}
 

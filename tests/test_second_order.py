@@ -379,12 +379,12 @@ def test_a_single_probability_has_a_curvature_of_its_own():
 def test_the_gradient_term_ranks_single_removals_and_the_update_of_obs_cuts_the_rise():
     """64-16-10 trained on digits: the first of the `loss-change` reproduction's networks, one seed."""
     from pruneviz.papers.loss_change import network
-    from pruneviz.probes import CHANGE_SAMPLES, change
+    from pruneviz.probes import change
 
     data = pv.load("digits")
     model = network("64-16-10", data, 0)
-    pv.train(model, data, epochs=25, seed=0)
-    x, y = data.train[0][:CHANGE_SAMPLES], data.train[1][:CHANGE_SAMPLES]
+    pv.train(model, data, epochs=40, seed=0)
+    x, y = data.train
     found = {}
     for name, key, params in (
         ("obd", "obd", {}),
@@ -393,11 +393,10 @@ def test_the_gradient_term_ranks_single_removals_and_the_update_of_obs_cuts_the_
     ):
         method = method_class(key).from_params(params)
         task = _task(x, y)
-        found[name], _ = change(
-            method, model, task, Mask.full(model, method.prunable(model)), generator_for(0, "change")
-        )
+        full = Mask.full(model, method.prunable(model))
+        found[name], _ = change(method, model, task, full, generator_for(0, "change"), len(x))
     assert found["with gradient"]["correlation"][0] >= 0.9
-    assert found["with gradient"]["correlation"][0] > found["obd"]["correlation"][0]
+    assert found["with gradient"]["correlation"][0] > found["obd"]["correlation"][0] > 0.7
     assert 0 < found["obs"]["measured"].mean() <= found["obs"]["zeroed"].mean() / 5
     assert (found["obd"]["measured"] == found["obd"]["zeroed"]).all()
 

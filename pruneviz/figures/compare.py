@@ -62,7 +62,7 @@ def _column(run: Run, sparsity: float, layer: str | None) -> pd.DataFrame:
             rows += [{**same, "x": int(i) + 1, "y": float(values[i])} for i in kept]
     found = jacobians.data([run], sparsity)
     for row in found[found["layer"] == layer].itertuples():
-        said = jacobians.WHEN[row.when]
+        said = jacobians.WHEN[row.when].split()[0]  # before, pruned, repaired, trained
         rows += [{"view": "jacobians", "series": key, "x": said, "y": getattr(row, key)} for key in BOX]
     line = curves.data([run])
     line = line[line["stage"] == "tuned"].sort_values("sparsity")
@@ -169,6 +169,7 @@ def _jacobians(fig: go.Figure, part: pd.DataFrame, shade: str, col: int, count: 
         row=3, col=col,
     )  # fmt: skip
     base.rule(fig, y=1, facet=2 * count + col - 1)
+    fig.update_xaxes(tickangle=0, tickfont_size=10, row=3, col=col)
 
 
 def _curve(fig: go.Figure, part: pd.DataFrame, shade: str, symbol: str, col: int) -> None:

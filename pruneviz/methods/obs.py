@@ -67,8 +67,11 @@ class Obs(Method):
         """Forms and the command line give text."""
         if isinstance(value, str) and value.isdecimal():
             value = int(value)
-        if isinstance(value, bool) or (isinstance(value, int) and not 2 <= value <= LARGEST):
-            raise ValueError(f"a block holds 2 to {LARGEST:,} weights")
+        size = isinstance(value, int) and not isinstance(value, bool) and 2 <= value <= LARGEST
+        if not size and value not in ("auto", "none", "rows"):
+            raise ValueError(
+                f"blocks is auto, none, rows, or how many weights a block holds, 2 to {LARGEST:,}; found {value!r}"
+            )
         return value
 
     def draw(self, train, generator):

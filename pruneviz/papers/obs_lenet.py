@@ -31,7 +31,8 @@ class Recipe:
     decay: float
 
     def __str__(self) -> str:
-        return f"{'normalised' if self.normalise else 'raw'} pixels, {'weight decay ' + format(self.decay, 'g') if self.decay else 'no decay'}"
+        decay = f"weight decay {self.decay:g}" if self.decay else "no decay"
+        return f"{'normalised' if self.normalise else 'raw'} pixels, {decay}"
 
 
 RECIPES = tuple(Recipe(normalise, decay) for decay in (0.0, 1e-4) for normalise in (False, True))

@@ -44,7 +44,8 @@ def _drawn(
     figure: str, states: tuple[tuple[str, str], ...], choices: tuple[tuple[str, Any], ...], _runs: list[Run]
 ) -> tuple[pd.DataFrame, go.Figure]:
     table = FIGURES[figure].data(_runs, **dict(choices))
-    return table, FIGURES[figure].plot(table)
+    chart = FIGURES[figure].plot(table)
+    return table, go.Figure(chart.to_dict())  # its keys ordered as when read back: the same bytes are not sent again
 
 
 def show(figure: base.Figure, table: pd.DataFrame, chart: go.Figure | None = None, *, key: str) -> None:

@@ -24,6 +24,7 @@ STYLE = """<style>
 [data-testid="stButtonGroup"] [data-selected="true"] p, [data-testid="stSliderThumbValue"] p {
   color: light-dark(#0b121d, #e9edf4);
 }
+.katex-display { padding: 8px 6px; } /* or a subscript makes it scroll by two pixels */
 </style>"""
 log = logging.getLogger("pruneviz")
 _POLICY = {
