@@ -7,7 +7,6 @@ from pruneviz.config import SPARSITIES
 from pruneviz.datasets import DATASETS
 from pruneviz.errors import PrunevizError
 from pruneviz.methods import METHODS, method_class
-from pruneviz.methods.base import Start, Survivors
 from pruneviz.models import MODELS
 from pruneviz.ui import departures, forms, live
 from pruneviz.ui.estimate import estimate
@@ -75,44 +74,7 @@ seed_text = right.text_input(
 )
 
 with st.expander("Training budget, and departures from the papers"):
-    epochs_column, tune_column, rounds_column, rewind_column = st.columns(4)
-    epochs = epochs_column.number_input(
-        "Training epochs", 0, 1000, data.epochs, key="epochs", bind="query-params",
-        help="For the dense network, and after pruning where a method starts from initial weights or rewinds to them.",
-    )  # fmt: skip
-    tune_epochs = tune_column.number_input(
-        "Fine-tuning epochs", 0, 1000, data.tune_epochs, key="tune", bind="query-params",
-        help="After pruning, where trained survivors are kept.",
-    )  # fmt: skip
-    rounds = rounds_column.number_input(
-        "Rounds",
-        0,
-        100,
-        0,
-        key="rounds",
-        bind="query-params",
-        help="0: the paper's. 1: one shot. More: prune and train in turns.",
-    )
-    rewind = rewind_column.number_input(
-        "Rewind to step",
-        0,
-        1_000_000,
-        0,
-        key="rewind",
-        bind="query-params",
-        help="For survivors that rewind: 0 is the initial weights.",
-    )
-    start_column, survivors_column, scope_column, control_column = st.columns(4)
-    paper = "the paper's"
-    start = start_column.selectbox("Start", [paper, *map(str, Start)], key="start", bind="query-params")
-    survivors = survivors_column.selectbox(
-        "Survivors", [paper, *map(str, Survivors)], key="survivors", bind="query-params"
-    )
-    scope = scope_column.selectbox("Rank", [paper, "global", "layer"], key="scope", bind="query-params")
-    control = control_column.selectbox(
-        "Sanity control", ["none", "shuffle", "invert"], key="control", bind="query-params",
-        help="Shuffle the mask within each layer, or remove the best instead of the worst.",
-    )  # fmt: skip
+    chosen = forms.settings(data)
     params = {}
     for key in methods:
         cls = method_class(key)
@@ -122,13 +84,10 @@ with st.expander("Training budget, and departures from the papers"):
                 params[key] = forms.switches(cls, key=key)
 
 try:
-    settings = {
-        "dataset": dataset, "model": model, "sparsities": numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"),
-        "train": {"epochs": epochs}, "tune": {"epochs": tune_epochs}, "rounds": rounds or None, "rewind_step": rewind or None,
-        "start": None if start == paper else start, "survivors": None if survivors == paper else survivors,
-        "scope": None if scope == paper else scope, "control": control,
+    given = {
+        "dataset": dataset, "model": model, "sparsities": numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"), **chosen
     }  # fmt: skip
-    wanted = plan(methods, seeds=numbers(seed_text, int, "Seeds", "0, 1, 2"), params_of=params, **settings)
+    wanted = plan(methods, seeds=numbers(seed_text, int, "Seeds", "0, 1, 2"), params_of=params, **given)
 except PrunevizError as error:
     st.error(str(error), icon=":material/error:")
     st.stop()

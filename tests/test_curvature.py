@@ -243,3 +243,12 @@ def test_the_jacobian_probe_pools_end_to_end_values_up_to_100_outputs(cnn):
     assert found["end_spread"] == pytest.approx([float((values - 1).abs().mean())])
     wide, _ = probes.jacobians(nn.Linear(3, 101), torch.zeros(2, 3))
     assert not [name for name in wide if name.startswith("end")]
+
+
+def test_an_activation_that_works_in_place_leaves_the_factors_as_they_are(mlp):
+    x, y = samples(mlp)
+    plain = pv.kfac(mlp, x, y, fisher="exact")
+    in_place = pv.kfac(nn.Sequential(mlp[0], nn.ReLU(inplace=True), mlp[2]), x, y, fisher="exact")
+    for name, pair in plain.items():
+        assert torch.equal(pair.A, in_place[name].A)
+        assert torch.equal(pair.S, in_place[name].S)

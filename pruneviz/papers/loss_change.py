@@ -169,6 +169,6 @@ PAPER = Reproduction(
     "A score says how much the loss rises when a weight leaves. When the weight is really removed, does it?",
     METHODS["obd"].paper,
     ("digits", "mnist-1d"),
-    (3, 5),
+    (3, 6),
     run,
 )

@@ -188,6 +188,6 @@ PAPER = Reproduction(
     "On a larger network, does moving the survivors pay, and is half the curvature times the weight squared better than its size?",
     METHODS["obs"].paper,
     ("mnist",),
-    (2, 12),
+    (1, 5),
     run,
 )

@@ -8,13 +8,66 @@ import streamlit as st
 from pydantic.fields import FieldInfo
 
 from pruneviz.datasets import DATASETS
-from pruneviz.methods.base import Method
+from pruneviz.datasets.base import DataCard
+from pruneviz.methods.base import Method, Start, Survivors
 
 
 def follow_data() -> None:
     """Another data set was chosen: its usual network and its budgets take the place of the last one's."""
     data = DATASETS[st.session_state["data"]]
     st.session_state.update({"model": data.model, "epochs": data.epochs, "tune": data.tune_epochs})
+
+
+PAPER = "the paper's"
+
+
+def settings(data: DataCard) -> dict[str, Any]:
+    """Widgets for what all methods share: budgets, schedule, and the answers that a run may change; as RunConfig takes them."""
+    epochs, tune, rounds, rewind = st.columns(4)
+    given: dict[str, Any] = {
+        "train": {
+            "epochs": epochs.number_input(
+                "Training epochs", 0, 1000, data.epochs, key="epochs", bind="query-params",
+                help="For the dense network, and after pruning where a method starts from initial weights or rewinds to them.",
+            )
+        },
+        "tune": {
+            "epochs": tune.number_input(
+                "Fine-tuning epochs", 0, 1000, data.tune_epochs, key="tune", bind="query-params",
+                help="After pruning, where trained survivors are kept.",
+            )
+        },
+        "rounds": rounds.number_input(
+            "Rounds", 0, 100, 0, key="rounds", bind="query-params",
+            help="0: the paper's. 1: one shot. More: prune and train in turns.",
+        ) or None,
+        "rewind_step": rewind.number_input(
+            "Rewind to step", 0, 1_000_000, 0, key="rewind", bind="query-params",
+            help="For survivors that rewind: 0 is the initial weights.",
+        ) or None,
+    }  # fmt: skip
+    start, survivors, scope = st.columns(3)
+    for name, column, label, options in (
+        ("start", start, "Start", list(map(str, Start))),
+        ("survivors", survivors, "Survivors", list(map(str, Survivors))),
+        ("scope", scope, "Rank", ["global", "layer"]),
+    ):
+        value = column.selectbox(label, [PAPER, *options], key=name, bind="query-params")
+        given[name] = None if value == PAPER else value
+    repair, control, pixels = st.columns(3, vertical_alignment="bottom")
+    given["repair"] = repair.selectbox(
+        "Repair after pruning", ["none", "isometry", "rescale"], key="repair", bind="query-params",
+        help="Move the survivors until each layer keeps the size of signals again, or only rescale each layer (the control).",
+    )  # fmt: skip
+    given["control"] = control.selectbox(
+        "Sanity control", ["none", "shuffle", "invert"], key="control", bind="query-params",
+        help="Shuffle the mask within each layer, or remove the best instead of the worst.",
+    )  # fmt: skip
+    given["normalise"] = pixels.toggle(
+        "Normalise the inputs", key="normalise", bind="query-params",
+        help="Subtract the training samples' mean and divide by their standard deviation.",
+    )  # fmt: skip
+    return given
 
 
 def switches(cls: type[Method], *, key: str) -> dict[str, Any]:
@@ -43,4 +96,5 @@ def _widget(name: str, field: FieldInfo, key: str) -> Any:
     high = getattr(limits.get("Le"), "le", getattr(limits.get("Lt"), "lt", None))
     kind = int if field.annotation is int else float
     bounds = [None if limit is None else kind(limit) for limit in (low, high)]
-    return st.number_input(label, *bounds, value=kind(default), key=key, help=text, bind="query-params")
+    look = {"format": "%g", "step": kind(default) / 10 or 0.1} if kind is float else {}
+    return st.number_input(label, *bounds, value=kind(default), key=key, help=text, bind="query-params", **look)
