@@ -75,6 +75,7 @@ command = f"python -m pruneviz papers {key}"
 st.code(
     f"{command}           # about {quick:g} min on two CPU cores\n{command} --full    # about {full:g} min",
     language="bash",
+    wrap_lines=True,
 )
 if result:
     for table in result["tables"]:

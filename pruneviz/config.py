@@ -201,7 +201,7 @@ class RunConfig(_Frozen):
         said += [
             f"{name} {_plain(value)} instead of {_plain(preset.params[name])}"
             for name, value in self.params.items()
-            if value != preset.params[name] and name != "scope"
+            if value != preset.params[name] and name != "scope" and not (name == "repair" and self.repair != "none")
         ]
         return tuple(said)
 

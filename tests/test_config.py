@@ -98,3 +98,8 @@ def test_a_comparison_shows_random_from_both_starts_only_where_a_trained_method_
     ]
     with pytest.raises(InvalidSetting, match="at least one method"):
         plan([])
+
+
+def test_a_run_s_repair_is_one_departure_not_two():
+    said = RunConfig(method="isometry", repair="rescale").departures
+    assert [text for text in said if "repair" in text] == ["repair rescale instead of none"]

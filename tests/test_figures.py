@@ -15,7 +15,7 @@ from pruneviz.config import RunConfig
 from pruneviz.figures import FIGURES, base, saliency, spectra
 from pruneviz.figures.change import spearman
 from pruneviz.figures.compare import payload
-from pruneviz.figures.jacobians import END
+from pruneviz.figures.jacobians import END, MARKS
 from pruneviz.figures.saliency import cut, place, score_at
 from pruneviz.figures.spectra import condition, effective_rank
 from pruneviz.methods import METHODS
@@ -671,3 +671,11 @@ def test_a_departure_is_told_with_what_it_changes(settings, said):
 
     config = RunConfig(**settings)
     assert [explained(text, config.method)[: len(said)] for text in config.departures] == [said]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_s_marker_has_all_the_variants_that_the_trend_draws(method: str):
+    import plotly.graph_objects as go
+
+    for mark in MARKS:
+        assert go.Scatter(marker={"symbol": base.symbol(method) + mark}).marker.symbol == base.symbol(method) + mark

@@ -54,8 +54,8 @@ COLOURS: Mapping[str, str] = {
     "isometry": "#8f9474",
 }
 _SYMBOLS = (
-    "x", "circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "hourglass",
-    "bowtie",
+    "x", "circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "hexagram",
+    "star-diamond",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ class Obs(Method):
             (r"e_q", "1 at weight q, 0 elsewhere"),
             (r"\delta\theta", "how all weights move when q leaves"),
         ),
-        criterion="second-order loss rise after the others move",
+        criterion="loss rise, others moved",
         starts=Start.TRAINED,
         predicts=True,
         paper=Paper(
