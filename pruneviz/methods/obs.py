@@ -172,7 +172,7 @@ def _duration(operations: float) -> str:
     a = torch.ones(512, 512, dtype=torch.float64)
     started = time.perf_counter()
     for _ in range(3):
-        a @ a
+        a.matmul(a)
     seconds = operations * (time.perf_counter() - started) / (3 * 2 * 512**3)
     for unit, size in (("years", 3.15e7), ("days", 86_400), ("hours", 3600), ("min", 60)):
         if seconds >= 2 * size:
