@@ -142,6 +142,8 @@ def _axes(fig: go.Figure, table: pd.DataFrame, axis: str, said: str) -> None:
         ticks = [m * 10**e for e in range(13) for m in (1, 2, 5) if low * 0.9 <= m * 10**e <= high * 1.1]
         fig.update_xaxes(tickvals=ticks, ticktext=[f"{value:,}" for value in ticks])
     low, high = (float(_height(v, metric, scale)) for v in (table["low"].min(), table["high"].max()))
+    if metric == "accuracy" and scale != "error":
+        low = min(low, high - 10)  # a flat line must not magnify a point, nor the axis go far beyond 100%
     pad = 0.06 * (high - low) or 1
     fig.update_yaxes(title_text=f"{said} (%)", range=[low - pad, high + 1.6 * pad])
     if metric != "accuracy":
