@@ -223,6 +223,19 @@ def test_inverse_hessian_is_that_of_the_dense_gauss_newton_whole_and_in_blocks(k
         assert sorted(seen) == list(range(len(H)))
 
 
+@pytest.mark.parametrize("portion", [1, 2, 5, 250])
+def test_the_inverse_does_not_depend_on_how_many_samples_pass_at_a_time(portion: int, mlp, monkeypatch):
+    x, y = samples(mlp, 40)  # 120 rows for 53 weights and biases: rows first, then only their products
+    whole, _ = inverse_hessian(mlp, [(x, y)], alpha=1e-3)
+    rows, _ = inverse_hessian(mlp, [(x, y)], alpha=1e-3, size=1000)
+    monkeypatch.setattr("pruneviz.curvature.woodbury.PORTION", portion)
+    for before, size in ((whole, None), (rows, 1000)):
+        after, _ = inverse_hessian(mlp, [(x[:30], y[:30]), (x[30:], y[30:])], alpha=1e-3, size=size)
+        for one, two in zip(before, after, strict=True):
+            (part,) = one.parts()
+            assert torch.allclose(one.inverse(part), two.inverse(part), rtol=1e-8, atol=1e-10)
+
+
 # OBS
 
 

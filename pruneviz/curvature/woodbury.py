@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from pruneviz.curvature.layers import Recorder
 from pruneviz.loss import CROSS_ENTROPY, Loss
 
 KEEP = 2**30  # bytes of inverses that are kept; more are computed again when they are asked for
+PORTION = 250  # samples that go through the network at a time
 CHUNK = 2**27  # bytes of one temporary
 
 
@@ -57,7 +58,7 @@ class Blocks:
     index: Tensor
     alpha: float
     count: int
-    rows: Callable[[slice], Tensor]
+    rows: Callable[[slice], Tensor] | None
     gram: Callable[[slice], Tensor] | None = None
     _kept: dict[int, Tensor] = field(default_factory=dict)
 
@@ -77,7 +78,11 @@ class Blocks:
         """H^-1 of one of :meth:`parts`: [blocks, b, b]."""
         if part.start in self._kept:
             return self._kept[part.start]
-        found = _inverted(self.gram(part), self.alpha) if self.gram else inverse(self.rows(part), self.alpha)
+        if self.gram:
+            found = _inverted(self.gram(part), self.alpha)
+        else:
+            assert self.rows is not None
+            found = inverse(self.rows(part), self.alpha)
         if self.bytes <= KEEP:
             self._kept[part.start] = found
         return found
@@ -106,49 +111,74 @@ def inverse_hessian(
         if isinstance(module, nn.Linear | nn.Conv2d):
             for kind, parameter in module.named_parameters(prefix, recurse=False):
                 offsets[kind], total = total, total + parameter.numel()
-    inputs, slopes, biased = _sweep(model, batches, loss)
     keep = _flat_keep(model, offsets, total, alive or {})
-    home = keep.device
-    n = sum(len(x) for x in inputs[next(iter(inputs))])
-    made = []
-    full = []
-    for layer, parts in inputs.items():
-        a = torch.cat(parts)  # [n, l, in + bias]
-        g = torch.cat(slopes[layer], 1)  # [k, n, l, out]
-        weight, bias = (f"{layer}.{kind}" if layer else kind for kind in ("weight", "bias"))
-        out, ins = g.shape[3], a.shape[2] - biased[layer]
-        index = torch.arange(out * ins, device=home).view(out, ins) + offsets[weight]
-        if biased[layer]:
-            index = torch.cat([index, torch.arange(out, device=home)[:, None] + offsets[bias]], 1)
-        if size is None:
-            full.append((index.flatten(), _jacobian(a, g, slice(0, out)).flatten(0, 1).flatten(1)))
-        else:
-            made.append(_rowwise(index, a, g, keep, n, alpha, size))
+    portions = _sweep(model, batches, loss)
     if size is None:
-        index = torch.cat([i for i, _ in full])
-        R = torch.cat([r.to(home) for _, r in full], 1).double() * keep[index] / n**0.5
-        made.append(Blocks(index[None], alpha, len(R), lambda _: R[None]))
+        return [_whole(portions, offsets, keep, alpha)], offsets
+    inputs: dict[str, list[Tensor]] = {}
+    slopes: dict[str, list[Tensor]] = {}
+    for portion in portions:
+        for layer, (a, g) in portion.items():
+            inputs.setdefault(layer, []).append(a)
+            slopes.setdefault(layer, []).append(g)
+    made = []
+    for layer, parts in inputs.items():
+        a, g = torch.cat(parts), torch.cat(slopes[layer], 1)  # [n, l, in + bias], [k, n, l, out]
+        made.append(_rowwise(_index(layer, a, g, offsets, keep), a, g, keep, alpha, size))
     return made, offsets
 
 
-def _sweep(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss):
-    """Per layer and batch: rows [n, l, in (+ 1 for the bias)] and weighed slopes [k, n, l, out]; and which layers have a bias."""
-    inputs: dict[str, list[Tensor]] = {}
-    slopes: dict[str, list[Tensor]] = {}
+def _sweep(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss
+) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Portions of samples: layer -> rows [n, l, in (+ 1 for the bias)] and weighed slopes [k, n, l, out]."""
     with untouched(model), Recorder(model) as recorder:
-        for x, y in batches:
+        parts = (part for x, y in batches for part in zip(x.split(PORTION), y.split(PORTION), strict=True))
+        for x, y in parts:
             recorder.clear()
             outputs = model(x)
             found: dict[str, list[Tensor]] = {name: [] for name in recorder.outputs}
             for slope in cotangents(loss, outputs, y, "exact", 1, None):
                 for name, g in recorder.gradients(slope, outputs).items():
                     found[name].append(g)
-            biased = {n: int(recorder.layers[n].bias is not None) for n in found}
-            for name, gs in found.items():
-                rows = recorder.rows(name)
-                inputs.setdefault(name, []).append(F.pad(rows, (0, biased[name]), value=1.0))
-                slopes.setdefault(name, []).append(torch.stack(gs))
-    return inputs, slopes, biased
+            yield {
+                name: (
+                    F.pad(recorder.rows(name), (0, int(recorder.layers[name].bias is not None)), value=1.0),
+                    torch.stack(gs),
+                )
+                for name, gs in found.items()
+            }
+
+
+def _index(layer: str, a: Tensor, g: Tensor, offsets: Mapping[str, int], keep: Tensor) -> Tensor:
+    """Where a layer's weights, and behind each row its bias, stand in the flat vector: [out, in (+ 1)]."""
+    weight, bias = (f"{layer}.{kind}" if layer else kind for kind in ("weight", "bias"))
+    out, biased = g.shape[3], bias in offsets
+    ins = a.shape[2] - biased
+    index = torch.arange(out * ins, device=keep.device).view(out, ins) + offsets[weight]
+    if not biased:
+        return index
+    return torch.cat([index, torch.arange(out, device=keep.device)[:, None] + offsets[bias]], 1)
+
+
+def _whole(
+    portions: Iterable[dict[str, tuple[Tensor, Tensor]]], offsets: Mapping[str, int], keep: Tensor, alpha: float
+) -> Blocks:
+    """One block of everything. As soon as there are as many rows as columns, only their products are kept."""
+    index, n, gram, waiting = torch.empty(0), 0, None, []
+    for portion in portions:
+        index = torch.cat([_index(layer, a, g, offsets, keep).flatten() for layer, (a, g) in portion.items()])
+        found = [torch.einsum("knlo,nli->nkoi", g, a).flatten(0, 1).flatten(1) for a, g in portion.values()]
+        waiting.append(torch.cat([r.to(keep.device) for r in found], 1).double() * keep[index])
+        n += len(next(iter(portion.values()))[0])
+        if sum(map(len, waiting)) >= len(index):
+            gram = sum((r.T @ r for r in waiting), start=torch.zeros((), dtype=keep.dtype) if gram is None else gram)
+            waiting = []
+    if gram is None:
+        R = torch.cat(waiting) / n**0.5
+        return Blocks(index[None], alpha, len(R), lambda _: R[None])
+    H = sum((r.T @ r for r in waiting), start=gram) / n
+    return Blocks(index[None], alpha, len(index), None, lambda _: H[None])
 
 
 def _flat_keep(model: nn.Module, offsets: Mapping[str, int], total: int, alive: Mapping[str, Tensor]) -> Tensor:
@@ -160,14 +190,9 @@ def _flat_keep(model: nn.Module, offsets: Mapping[str, int], total: int, alive: 
     return keep
 
 
-def _jacobian(a: Tensor, g: Tensor, outs: slice) -> Tensor:
-    """Slopes of the weighed outputs with respect to some outputs' rows: [n, k, out, in]."""
-    return torch.einsum("knlo,nli->nkoi", g[..., outs], a)
-
-
-def _rowwise(index: Tensor, a: Tensor, g: Tensor, keep: Tensor, n: int, alpha: float, size: int) -> Blocks:
+def _rowwise(index: Tensor, a: Tensor, g: Tensor, keep: Tensor, alpha: float, size: int) -> Blocks:
     """Blocks of one layer: each output's row [out, width] in pieces of nearly equal length, all first pieces first."""
-    out, width = index.shape
+    (out, width), n = index.shape, len(a)
     pieces = -(-width // size)
     b = -(-width // pieces)
     padding = pieces * b - width
