@@ -273,3 +273,22 @@ def test_the_page_shows_every_claim_beside_the_papers_figure():
             assert list(shown.index) == [claim["text"] for claim in found["claims"]]
             assert all(claim["verdict"] in v for claim, v in zip(found["claims"], shown["Verdict"], strict=True))
             assert len(page.dataframe) == 1 + len(found["tables"])
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(0.12, "holds"), (0.2, "does not hold")])
+def test_verdicts_without_retraining_follow_from_the_numbers(loss: float, verdict: str):
+    from pruneviz.papers import obs_lenet
+
+    after = {obs_lenet.SIZE: 3.0, obs_lenet.OBD: 2.0, obs_lenet.OBS: loss}
+    rows = [
+        {
+            "recipe": str(obs_lenet.RECIPES[0]), "seed": seed, "method": method, "sparsity": s, "dense_loss": 0.1,
+            "loss": after[method], "seconds": 2.0,
+        }
+        for seed in obs_lenet.SEEDS for method in after for s in obs_lenet.SPARSITIES
+    ]  # fmt: skip
+    found = {claim.key: claim for claim in obs_lenet.claims(rows)}
+    assert found["obs-rise-90"].verdict == verdict
+    assert found["obs-rise-90"].ours == pytest.approx(loss - 0.1)
+    assert found["obs-below-obd-95"].verdict == "holds"
+    assert {claim.seeds for claim in found.values()} == {3}

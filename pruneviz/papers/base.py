@@ -6,8 +6,9 @@ help list reproductions without loading torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any, Literal
 
 from pruneviz.citation import Paper
@@ -35,6 +36,13 @@ class Claim:
     seeds: int = 1
     verdict: Verdict = "holds"
     command: str = ""
+
+    @classmethod
+    def over(cls, key: str, text: str, values: Sequence[float], *, holds: bool, command: str) -> Claim:
+        """A claim about one value for each seed: their median and range."""
+        low, high = round(min(values), 5), round(max(values), 5)
+        verdict: Verdict = "holds" if holds else "does not hold"
+        return cls(key, text, round(median(values), 5), None, low, high, len(values), verdict, command)
 
 
 @dataclass(frozen=True)

@@ -84,14 +84,11 @@ def measure(seeds: tuple[int, ...], say: Say) -> list[dict[str, Any]]:
     return rows
 
 
-def claims(rows: list[dict[str, Any]], seeds: tuple[int, ...]) -> tuple[Claim, ...]:
+def claims(rows: list[dict[str, Any]]) -> tuple[Claim, ...]:
     """The gradient term makes OBD's ranking right everywhere; OBS's update cuts the rise."""
 
     def claim(key: str, text: str, values: list[float], holds: bool) -> Claim:
-        return Claim(
-            key, text, round(median(values), 4), low=round(min(values), 4), high=round(max(values), 4), seeds=len(seeds),
-            verdict="holds" if holds else "does not hold", command=COMMAND,
-        )  # fmt: skip
+        return Claim.over(key, text, values, holds=holds, command=COMMAND)
 
     found = []
     for name in NETWORKS:
@@ -160,7 +157,7 @@ def _slug(name: str) -> str:
 def run(full: bool, say: Say) -> Result:
     """Three seeds, or five."""
     rows = measure(SEEDS[full], say)
-    return Result(claims(rows, SEEDS[full]), tables(rows))
+    return Result(claims(rows), tables(rows))
 
 
 PAPER = Reproduction(

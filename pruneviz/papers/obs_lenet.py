@@ -98,10 +98,7 @@ def claims(rows: list[dict[str, Any]]) -> tuple[Claim, ...]:
     dense = {row["seed"]: row["dense_loss"] for row in first}
 
     def claim(key: str, text: str, values: list[float], holds: bool) -> Claim:
-        return Claim(
-            key, text, round(median(values), 5), low=round(min(values), 5), high=round(max(values), 5), seeds=len(SEEDS),
-            verdict="holds" if holds else "does not hold", command=COMMAND,
-        )  # fmt: skip
+        return Claim.over(key, text, values, holds=holds, command=COMMAND)
 
     found = []
     for s in SPARSITIES:
