@@ -6,6 +6,7 @@ A network with several outputs gives logits; one with a single output gives a pr
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -18,7 +19,7 @@ from pruneviz.errors import InvalidSetting, Unsuitable
 TINY = 1e-12  # the least probability a curvature divides by
 
 
-class Loss:
+class Loss(ABC):
     """A loss, and its derivatives with respect to the network's outputs [n, outputs]."""
 
     key: str
@@ -27,13 +28,13 @@ class Loss:
         """The mean over samples: a scalar."""
         return self.each(outputs, y).mean()
 
+    @abstractmethod
     def each(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The loss of each sample: [n]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def root(self, outputs: Tensor) -> Tensor:
         """B with A = B Bᵀ, A the Hessian with respect to the outputs (its expectation under the model): [n, outputs, k]."""
-        raise NotImplementedError
 
     def slope(self, outputs: Tensor, y: Tensor) -> Tensor:
         """The gradient of each sample's loss with respect to its outputs: [n, outputs]."""
@@ -41,9 +42,9 @@ class Loss:
             z = outputs.detach().requires_grad_()
             return torch.autograd.grad(self.each(z, y).sum(), z)[0]
 
+    @abstractmethod
     def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """The same gradient for a label drawn from the model; the mean of its outer product is A: [n, outputs]."""
-        raise NotImplementedError
 
 
 class CrossEntropy(Loss):
