@@ -1,19 +1,24 @@
-"""Accuracy against sparsity, parameters, FLOPs or training spent."""
+"""Accuracy against sparsity, parameters, FLOPs, latency or training spent; and what each layer alone can lose."""
 
 import streamlit as st
 
+from pruneviz.figures import FIGURES, base
+from pruneviz.figures.curves import LATENCIES
 from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
 
-AXES = {"sparsity": "Sparsity", "parameters": "Parameters left", "flops": "FLOPs", "epochs": "Training epochs spent"}
+AXES = {
+    "sparsity": "Sparsity", "core": "Sparsity without rotations", "parameters": "Parameters left", "flops": "FLOPs",
+    "latency_256": "Latency, 256 samples", "latency_1": "Latency, one sample", "epochs": "Training epochs spent",
+}  # fmt: skip
 STAGES = {"zeroed": "by zeroing only", "pruned": "after pruning, before training", "tuned": "after training"}
 
 st.title("Curves")
-st.markdown("What is left of the accuracy as more and more weights leave.")
+st.markdown("What is left of the accuracy as more and more weights leave, and what it saves.")
 store = open_store()
 runs = pick.runs(store)
 departures.of_runs(runs)
-axis_column, metric_column, stage_column, seeds_column = st.columns([1.2, 0.9, 3, 0.9], vertical_alignment="bottom")
+axis_column, metric_column, stage_column, seeds_column = st.columns([1.4, 0.9, 3, 0.9], vertical_alignment="bottom")
 axis = axis_column.selectbox("Against", list(AXES), key="x", format_func=AXES.__getitem__, bind="query-params")
 metric = metric_column.selectbox("Show", ["accuracy", "loss"], key="metric", bind="query-params")
 moved = any((run.metrics["stage"] == "zeroed").any() for run in runs)  # survivors moved: two networks before training
@@ -25,8 +30,31 @@ if seeds_column.toggle(
     "All seeds", True, key="seeds", bind="query-params", help="Add the runs that differ in the seed alone."
 ):
     runs = pick.every_seed(store, runs)
-card.of("curves", runs, metric=metric, x=axis, stage=tuple(stages) or "tuned")
+table = card.of("curves", runs, metric=metric, x=axis, stage=tuple(stages) or "tuned")
 if axis == "flops":
     st.caption(
         "Zeroed single weights are counted as saved here, but ordinary hardware multiplies by zero just as slowly."
     )
+if axis == "core":
+    st.caption(
+        "EigenDamage puts three layers in the place of one: two rotations and a core. Here only the core is counted, as in the "
+        "paper's tables; under Sparsity, Parameters, FLOPs and Latency the rotations count too. Other methods have none."
+    )
+if axis in LATENCIES and (timeless := [run for run in runs if run.config.method not in set(table["method"])]):
+    names = ", ".join(dict.fromkeys(base.labels(timeless, seeds=False).values()))
+    st.caption(f"{names}: no latency was measured. Add a run of a method that removes filters on the same network.")
+for run in runs:
+    for asked, most in base.beyond(run).items():
+        st.caption(
+            f"{base.label(run, runs)} cannot reach {base.percent(asked)}: whole {base.units(run.config.method)} reach at most "
+            f"{base.percent(most)} here."
+        )
+
+tried, chart = card.drawn("sensitivity", runs)
+if len(tried):
+    st.header("One layer at a time")
+    st.markdown(
+        "Remove the lowest filters of **one** layer, leave all others whole, do not train, and look how the accuracy falls. "
+        "Layers whose line falls early should lose less."
+    )
+    card.show(FIGURES["sensitivity"], tried, chart, key="sensitivity-plot")

@@ -34,7 +34,7 @@ if shown.empty:
     )
     st.stop()
 first = shown.iloc[0]
-same = shown[(shown["model"] == first["model"]) & (shown["dataset"] == first["dataset"])]
+same = shown[[pick.network(row) == pick.network(first) for row in shown.to_dict("records")]]
 usual = [METHODS[row["method"]].starts == row["start"] for row in same.to_dict("records")]
 runs = [store.run(id_) for id_ in pick.one_of_each(same[usual], 4)]
 

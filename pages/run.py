@@ -7,6 +7,7 @@ from pruneviz.config import SPARSITIES
 from pruneviz.datasets import DATASETS
 from pruneviz.errors import PrunevizError
 from pruneviz.methods import METHODS, method_class
+from pruneviz.methods.base import Unit
 from pruneviz.models import MODELS
 from pruneviz.ui import departures, forms, live
 from pruneviz.ui.estimate import estimate
@@ -48,6 +49,7 @@ with model_column:
         bind="query-params",
     )  # fmt: skip
     st.caption(f"{MODELS[model].idea} {MODELS[model].layers}.")
+    width = forms.width(MODELS[model])
 
 methods = st.pills(
     "Methods", list(METHODS), selection_mode="multi", default=["random", "magnitude", "snip"], key="methods",
@@ -65,6 +67,8 @@ sparsity_text = left.text_input(
     key="sparsity",
     bind="query-params",
 )
+if structured := [METHODS[key].title for key in methods if METHODS[key].unit is not Unit.WEIGHT]:
+    left.caption(f"For {', '.join(structured)}: the fraction of weights that the smaller network no longer has.")
 seed_text = right.text_input(
     "Seeds: one run for each",
     "0",
@@ -85,7 +89,8 @@ with st.expander("Training budget, and departures from the papers"):
 
 try:
     given = {
-        "dataset": dataset, "model": model, "sparsities": numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"), **chosen
+        "dataset": dataset, "model": model, **width, **chosen,
+        "sparsities": numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"),
     }  # fmt: skip
     wanted = plan(methods, seeds=numbers(seed_text, int, "Seeds", "0, 1, 2"), params_of=params, **given)
 except PrunevizError as error:

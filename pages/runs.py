@@ -9,9 +9,8 @@ import streamlit as st
 from pruneviz.datasets import DATASETS
 from pruneviz.figures import base
 from pruneviz.methods import METHODS
-from pruneviz.models import MODELS
 from pruneviz.store import ENDED, STATES, Run
-from pruneviz.ui import live
+from pruneviz.ui import live, pick
 from pruneviz.ui.stores import SHARED, open_store
 
 st.title("Runs")
@@ -44,7 +43,7 @@ table = table[(table["state"].isin(states or STATES)) & (table["method"].isin(me
 shown = pd.DataFrame(
     {
         "Method": [METHODS[m].title for m in table["method"]],
-        "Network": [MODELS[m].title for m in table["model"]],
+        "Network": [pick.model(row) for row in table.to_dict("records")],
         "Data": [DATASETS[d].title for d in table["dataset"]],
         "Seed": table["seed"],
         "Start": table["start"],

@@ -1,13 +1,16 @@
-"""How each method scores the weights, which it removes, and whether the score is right."""
+"""How each method scores what it may remove, which of it leaves, and whether the score is right."""
 
 import streamlit as st
 
-from pruneviz.figures import FIGURES
+from pruneviz.figures import FIGURES, base
 from pruneviz.ui import card, departures, pick
 from pruneviz.ui.stores import open_store
 
 st.title("Saliency")
-st.markdown("Each method gives every weight a **score**. The lowest leave. The bars count weights by their score.")
+st.markdown(
+    "Each method gives every weight a **score**, or every filter, or every direction, whichever it removes. The lowest leave. The "
+    "bars count them by their score."
+)
 runs = pick.runs(open_store())
 departures.of_runs(runs)
 left, right = st.columns(2)
@@ -16,15 +19,18 @@ with left:
 with right:
     layer = pick.layer(runs)
 
-card.of("saliency", runs, sparsity=sparsity, layer=layer)
+table = card.of("saliency", runs, sparsity=sparsity, layer=layer)
+if missing := [run for run in runs if run.id not in set(table["run"])]:
+    names = ", ".join(base.label(run, runs) for run in missing)
+    st.caption(f"No scores of layer {layer}: {names}. Choose another layer: nothing leaves from this one.")
 card.of("layers", runs, sparsity=sparsity)
 
 table, chart = card.drawn("change", runs)
 if len(table):
     st.header("Is the score right?")
     st.markdown(
-        "A score is a cheap guess of what a weight is worth. Here is the answer: remove **one** weight from the whole network, "
-        "measure how much the loss rises, put it back, take the next. A good score puts the weights in the same order as the "
-        "measured rise, so the points climb from left to right."
+        "A score is a cheap guess of what a weight, filter or direction is worth. Here is the answer: remove **one** from the whole "
+        "network, measure how much the loss rises, put it back, take the next. A good score puts them in the same order as "
+        "the measured rise, so the points climb from left to right."
     )
     card.show(FIGURES["change"], table, chart, key="change-plot")

@@ -1,4 +1,4 @@
-"""Eigenvalues of the Kronecker factors, before and after pruning."""
+"""Eigenvalues of the Kronecker factors, before and after pruning; which directions matter, and what they look like."""
 
 import streamlit as st
 
@@ -25,7 +25,21 @@ if len(table):
         summary(table),
         hide_index=True,
         column_config={
-            "condition": st.column_config.NumberColumn("condition number", format="scientific"),
-            "rank": st.column_config.NumberColumn("effective rank", format="%.1f"),
+            f"{what} {when}": st.column_config.NumberColumn(f"{title}, {when}", format=look)
+            for what, title, look in (
+                ("rank", "effective rank", "%.1f"),
+                ("condition", "condition number", "scientific"),
+            )
+            for when in ("before", "after")
         },
     )
+
+st.header("Which directions matter")
+st.markdown(
+    "In the eigenbasis of A and S the layer's weights hardly depend on each other, so each entry has a price of its own. Filters "
+    "that leave take rows of S away; EigenDamage takes the cheapest rows and columns of this very matrix."
+)
+card.of("importance", runs, sparsity=sparsity, layer=layer)
+
+st.header("What the leading directions look like")
+card.of("eigenvectors", runs)

@@ -20,6 +20,8 @@ _HOMES = {
     "score": "pruneviz.pruning",
     "prune": "pruneviz.pruning",
     "Pruned": "pruneviz.pruning",
+    "compact": "pruneviz.removal",
+    "Compacted": "pruneviz.removal",
     "kfac": "pruneviz.curvature",
     "jacobian_singular_values": "pruneviz.curvature",
     "RunConfig": "pruneviz.config",
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from pruneviz.models import MODELS, build
     from pruneviz.pipeline import execute
     from pruneviz.pruning import Pruned, prune, score
+    from pruneviz.removal import Compacted, compact
     from pruneviz.store import Store
     from pruneviz.training import train
 

@@ -12,6 +12,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +71,12 @@ def _models(arguments: argparse.Namespace) -> int:
     from pruneviz.models import MODELS
 
     rows = [
-        {"key": k, "title": c.title, "layers": c.layers, "idea": c.idea, "paper": c.paper.citation if c.paper else None}
+        {
+            "key": k, "title": c.title, "layers": c.layers, "widths": c.widths, "idea": c.idea,
+            "paper": c.paper.citation if c.paper else None,
+        }
         for k, c in MODELS.items()
-    ]
+    ]  # fmt: skip
     return _list(rows, ("key", "layers", "idea"), arguments)
 
 
@@ -131,6 +135,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {
         "dataset": arguments.data,
         "model": arguments.model,
+        "width": arguments.width,
         "sparsities": arguments.sparsity,
         "train": {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "lr": arguments.lr},
         "tune": {"epochs": arguments.tune_epochs},
@@ -163,7 +168,8 @@ def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments:
 
 def _show(found: dict[str, list[dict]]) -> None:
     for row in found["skipped"]:
-        print(f"skipped {row['method']}: {row['reason']}")
+        at = f" at {row['sparsity']:g}" if "sparsity" in row else ""
+        print(f"skipped {row['method']}{at}: {row['reason']}")
     if not found["summary"]:
         return
     dense = sorted(row["test_accuracy"] for row in found["dense"])
@@ -376,6 +382,15 @@ def _numbers(kind: type) -> Callable[[str], list]:
     return parse
 
 
+def _width(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"a number above 0 and at most 8, e.g. 2, 0.5 or 1/8; found {text!r}"
+        ) from None
+
+
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -414,6 +429,11 @@ def _parser() -> argparse.ArgumentParser:
         sub = command(name, does, f"prune with {text}, train again and report the test accuracy")
         sub.add_argument("--data", default="digits", help="data set (default digits)")
         sub.add_argument("--model", help="network (default: the data set's usual one, lenet-300-100 for digits)")
+        sub.add_argument(
+            "--width",
+            type=_width,
+            help="factor on the channels of all layers, e.g. 2 or 1/8, of networks that have widths (default 1)",
+        )
         if name == "run":
             sub.add_argument("--method", required=True, help="pruning method")
         else:
@@ -435,7 +455,13 @@ def _parser() -> argparse.ArgumentParser:
             "--normalise", action="store_true", help="subtract the inputs' mean, divide by their deviation"
         )
         sub.add_argument("--repair", help="isometry or rescale: mend each layer after pruning (default none)")
-        sub.add_argument("--set", type=_switch, action="append", metavar="NAME=VALUE", help="a switch of the method")
+        sub.add_argument(
+            "--set",
+            type=_switch,
+            action="append",
+            metavar="NAME=VALUE",
+            help="a switch of the method, e.g. batches=4 or per_stage=1=0.5,4=0.5",
+        )
         sub.add_argument("--device", help="cpu, cuda:0, mps (default: the best there is)")
         sub.add_argument("--fresh", action="store_true", help="run again what the store has finished already")
         sub.add_argument("--store", help="store folder (default: $PRUNEVIZ_STORE or the user's data folder)")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruneviz.config import RunConfig
 from pruneviz.datasets import DATASETS
-from pruneviz.errors import InvalidSetting, Unsuitable
+from pruneviz.errors import InvalidSetting, Unreachable, Unsuitable
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Start
 from pruneviz.models import MODELS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pruneviz.store import Store
 
 Row = dict[str, Any]
+AGAIN = ("reached", "parameters", "flops")  # recorded after pruning and once more after training
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def report(store: Store, ids: Sequence[str], skipped: Iterable[Row] = ()) -> dic
     """What came out: ``runs`` (a row for each run and sparsity), ``summary`` over seeds, ``dense``, ``skipped``, ``failed``.
 
     Accuracies are fractions of the test set; mean, median, low and high are of test accuracy after training again.
+    ``skipped``: methods that do not fit, and once for each method the sparsities that removing whole units cannot reach.
     """
     runs = [store.run(id_) for id_ in dict.fromkeys(ids)]
-    rows, dense = [], {}
+    rows, dense, beyond = [], {}, {}
     for run in runs:
         for s in run.config.sparsities:
             found = _numbers(run.metrics, s)
@@ -86,6 +88,8 @@ def report(store: Store, ids: Sequence[str], skipped: Iterable[Row] = ()) -> dic
                     "seed": run.config.seed,
                 }
                 rows.append({**about, "sparsity": s, **found})
+            elif "most" in found:
+                beyond.setdefault((run.config.method, s), []).append(found["most"])
         at_zero = _numbers(run.metrics[run.metrics["stage"] == "dense"], 0.0)
         if at_zero:
             dense[run.config.seed, run.config.dense_key] = {"seed": run.config.seed, **at_zero}
@@ -99,8 +103,14 @@ def report(store: Store, ids: Sequence[str], skipped: Iterable[Row] = ()) -> dic
         }
         for (method, start, s), values in by_group.items()
     ]  # fmt: skip
+    unreached = [
+        {"method": method, "sparsity": s, "reason": str(Unreachable(s, max(most)))}
+        for (method, s), most in beyond.items()
+    ]
     failed = [{"id": r.id, "state": r.state, "reason": r.row["error"]} for r in runs if r.state != "succeeded"]
-    return {"runs": rows, "summary": summary, "dense": list(dense.values()), "skipped": list(skipped), "failed": failed}
+    return {
+        "runs": rows, "summary": summary, "dense": list(dense.values()), "skipped": [*skipped, *unreached], "failed": failed,
+    }  # fmt: skip
 
 
 def _numbers(metrics: Any, sparsity: float) -> Row:
@@ -110,7 +120,7 @@ def _numbers(metrics: Any, sparsity: float) -> Row:
     for stage, split, metric, value in at[["stage", "split", "metric", "value"]].itertuples(index=False):
         name = f"{split}_{metric}" if split else metric
         if stage in ("zeroed", "pruned"):
-            name = name if metric in ("threshold", "connected") else f"{stage}_{name}"
+            name = f"{stage}_{name}" if split or metric in AGAIN else name
         elif stage == "dense" and sparsity == 0 and (at["stage"] == "tuned").any():
             continue
         found[name] = None if value != value else value

@@ -9,17 +9,19 @@ from dataclasses import dataclass
 from math import ceil, log
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pruneviz.datasets import DATASETS
 from pruneviz.errors import InvalidSetting
 from pruneviz.methods import METHODS, method_class
-from pruneviz.methods.base import Scope, Start, Survivors, explain
+from pruneviz.methods.base import Scope, Start, Survivors, Unit, explain
 from pruneviz.models import MODELS
+from pruneviz.models.base import WIDEST
 from pruneviz.schedule import round_targets
 
-SCHEMA = 2  # raised when the pipeline's meaning of a configuration changes
+SCHEMA = 3  # raised when the pipeline's meaning of a configuration changes
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
+_VERBS = {Survivors.REWIND: "rewound", Survivors.REINIT: "reinitialised", Survivors.REINIT_SIGN: "reinitialised"}
 _FILLED_IN: Any = None  # fields that the cards fill in where they are left out
 PROBES = ("saliency", "change", "spectra", "jacobians")
 ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}-[0-9a-f]{12}")
@@ -68,6 +70,9 @@ class RunConfig(_Frozen):
 
     dataset: str = "digits"
     model: str = Field(default=_FILLED_IN)
+    width: float = Field(
+        default=1.0, gt=0, le=WIDEST, description="A factor on the channels of all layers, of networks that have widths"
+    )
     method: str
     params: dict[str, Any] = Field(default_factory=dict, validate_default=True)
     start: Start = Field(default=_FILLED_IN)
@@ -129,12 +134,31 @@ class RunConfig(_Frozen):
         )
         return values
 
-    @field_validator("scope")
+    @field_validator("width")
     @classmethod
-    def _known_scope(cls, scope: Scope) -> Scope:
-        if scope is Scope.STAGE:
-            raise ValueError("scope 'stage' is for filter methods; use global or layer")
-        return scope
+    def _known_width(cls, width: float, info: ValidationInfo) -> float:
+        if "model" in info.data:
+            MODELS[info.data["model"]].check_width(width)
+        return width
+
+    @model_validator(mode="after")
+    def _fits_the_units(self) -> RunConfig:
+        card = METHODS[self.method]
+        if self.scope is Scope.STAGE and card.scope is not Scope.STAGE:
+            raise ValueError("scope 'stage' is for L1 filters; use global or layer")
+        if card.unit is Unit.EIGENBASIS:
+            if self.survivors is not Survivors.RETAIN:
+                raise ValueError(
+                    f"survivors of {card.title} are directions of the trained network, which cannot be {_VERBS[self.survivors]}; "
+                    "use survivors retain, or Kron-OBD"
+                )
+            if self.repair != "none":
+                raise ValueError(
+                    f"{card.title} has no single weights for a repair to move; use repair none, or Kron-OBD"
+                )
+            if self.scope is not Scope.GLOBAL:
+                raise ValueError(f"{card.title} ranks the directions of all layers together; use scope global")
+        return self
 
     @property
     def one_shot(self) -> bool:
@@ -184,7 +208,7 @@ class RunConfig(_Frozen):
             self.dataset,
             data.digest,
             self.model,
-            str((SCHEMA, model.schema, self.seed, self.normalise)),
+            str((SCHEMA, model.schema, self.width, self.seed, self.normalise)),
             self.train.model_dump_json(),
         ]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:24]
@@ -207,6 +231,10 @@ class RunConfig(_Frozen):
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ",".join(f"{name}={part:g}" for name, part in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

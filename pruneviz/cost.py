@@ -1,8 +1,11 @@
-"""What a network costs: parameters and floating-point operations."""
+"""What a network costs: parameters, floating-point operations, and the time it really takes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -10,24 +13,39 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pruneviz.masks import Mask
 
+BATCHES = (1, 256)  # samples at a time for which latency is measured
+RUNS, SECONDS = (5, 101), 0.5  # fewest and most forward passes, and how long one measurement goes on
+
 
 @dataclass(frozen=True)
 class Cost:
     """``parameters``: all that are left, biases and normalisation included; ``weights_and_biases``: those of Linear and
-    Conv2d; ``flops``: of one sample's forward pass, a multiply-add counted as two, pruned weights left out."""
+    Conv2d; ``flops``: of one sample's forward pass, a multiply-add counted as two, pruned weights left out.
+
+    ``latency``: batch size (1 and 256) -> seconds of a forward pass, the median of many, measured when first asked for.
+    """
 
     parameters: int
     weights_and_biases: int
     flops: int
+    _measured: tuple[nn.Module, Tensor] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def latency(self) -> dict[int, float]:
+        if self._measured is None:
+            return {}
+        return {batch: latencies([self._measured[0]], self._measured[1], batch)[0] for batch in BATCHES}
 
 
 @torch.no_grad()
 def cost(model: nn.Module, sample: Tensor, mask: Mask | None = None) -> Cost:
     """The cost for one sample ``[1, ...]``. Single pruned weights are counted as gone; no hardware is that kind to them."""
-    gone = {name: int((~keep).sum()) for name, keep in (mask or {}).items()}
+    gone = {name: int((~keep).sum()) for name, keep in (mask.everything if mask is not None else {}).items()}
     total = sum(p.numel() for p in model.parameters()) - sum(gone.values())
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    own = sum(p.numel() for m in layers.values() for p in m.parameters(recurse=False)) - sum(gone.values())
+    inside = {f"{n}.{kind}" if n else kind for n in layers for kind in ("weight", "bias")}
+    own = sum(p.numel() for m in layers.values() for p in m.parameters(recurse=False))
+    own -= sum(count for name, count in gone.items() if name in inside)
     training = model.training
     with FlopCounterMode(display=False) as counter:
         model.eval()(sample)
@@ -39,4 +57,34 @@ def cost(model: nn.Module, sample: Tensor, mask: Mask | None = None) -> Cost:
         full = sum(counts.get(f"{root}.{name}" if name else root, {}).values())
         weight = f"{name}.weight" if name else "weight"
         flops += full * (1 - gone.get(weight, 0) / module.weight.numel())
-    return Cost(total, own, round(flops))
+    return Cost(total, own, round(flops), (model, sample))
+
+
+@torch.no_grad()
+def latencies(models: list[nn.Module], sample: Tensor, batch: int) -> list[float]:
+    """Median seconds of a forward pass of each network on ``batch`` copies of the sample, in turns (A B A B), evaluation mode."""
+    x = sample.expand(batch, *sample.shape[1:]).contiguous()
+    modes = [{module: module.training for module in model.modules()} for model in models]
+    times: list[list[float]] = [[] for _ in models]
+    try:
+        for model in models:
+            model.eval()(x)
+        started = time.perf_counter()
+        while len(times[0]) < RUNS[1] and (len(times[0]) < RUNS[0] or time.perf_counter() - started < SECONDS):
+            for model, found in zip(models, times, strict=True):
+                found.append(_timed(model, x))
+    finally:
+        for each in modes:
+            for module, training in each.items():
+                module.training = training
+    return [median(found) for found in times]
+
+
+def _timed(model: nn.Module, x: Tensor) -> float:
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    started = time.perf_counter()
+    model(x)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - started

@@ -104,7 +104,7 @@ def state_of(model: torch.nn.Module) -> State:
 
 
 def _train(config: RunConfig, data: Splits, device: torch.device) -> Generator[Epoch, None, Dense]:
-    model = build(config.model, data, seed=config.seed)
+    model = build(config.model, data, seed=config.seed, width=config.width)
     initial = state_of(model)
     model.to(device)
     rewound: dict[int, State] = {0: initial}

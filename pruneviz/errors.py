@@ -3,6 +3,7 @@
 PrunevizError
 ├── UnknownName          a method, model, data set … that is not registered; names the nearest one
 ├── InvalidSetting       a value outside its range; names the range
+│   └── Unreachable      a sparsity beyond what a structured method can remove; names the most
 ├── Unsuitable           a method and a network (or a start) that do not fit together
 │   └── UnsupportedLayer a layer for which a quantity would be silently wrong
 ├── DataUnavailable      files that are missing, incomplete or not the published ones
@@ -27,7 +28,9 @@ class UnknownName(PrunevizError, KeyError):
 
     def __init__(self, what: str, asked: str, known: Iterable[str]):
         known = sorted(known)
-        near = get_close_matches(str(asked).lower().replace("_", "-").replace(" ", "-"), known, n=1, cutoff=0.4)
+        key = str(asked).lower().replace("_", "-").replace(" ", "-")
+        begun = [name for name in known if key and name.startswith(key)]
+        near = begun or get_close_matches(key, known, n=1, cutoff=0.4)
         mend = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known) or 'none'}."
         self.message = f"No {what} called {asked!r}. {mend}"
         super().__init__(self.message)
@@ -41,6 +44,20 @@ class UnknownName(PrunevizError, KeyError):
 
 class InvalidSetting(PrunevizError, ValueError):
     """A value that is out of its range or of the wrong kind."""
+
+
+class Unreachable(InvalidSetting):
+    """A sparsity beyond ``most``, the fraction of weights that removing whole units can reach."""
+
+    def __init__(self, asked: float, most: float):
+        self.asked, self.most = asked, most
+        super().__init__(
+            f"Asked for sparsity {asked:g}, and removing whole units reaches at most {most:.10g} here: no layer is cut "
+            f"through, and channels that are added up stay. Ask for {most:.10g} or less."
+        )
+
+    def __reduce__(self):
+        return type(self), (self.asked, self.most)
 
 
 class Unsuitable(PrunevizError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +26,19 @@ class Slot:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that leave together: channel 3 of conv1, conv3 and their shortcut. A weight tensor is a group of one slot."""
+    """Units that leave together: row 3 of a core and column 3 of what reads it. A weight tensor is a group of one slot.
+
+    ``name``: of the parameter for single weights; of the layer for its filters; "layer out" and "layer in" for directions.
+    """
 
     name: str
     members: tuple[Slot, ...]
     size: int
+
+    @property
+    def layer(self) -> str:
+        """The layer that the units are of, without the side."""
+        return self.name.partition(" ")[0]
 
     @classmethod
     def weights(cls, name: str, tensor: Tensor) -> Group:
@@ -62,21 +70,64 @@ class Scores:
         return cls({Group.weights(name, value): value.detach().flatten() for name, value in tensors.items()}, plan)
 
 
+class Layout(Protocol):
+    """How the units of a structured method lie in the network: what leaves with each, and how many weights are left."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+
+    def may_leave(self, group: Group) -> Tensor:
+        """Which units can be removed at all: bool [size]."""
+        ...
+
+    def most(self, group: Group) -> int:
+        """How many of them may go; the others stay, so that no layer is cut through."""
+        ...
+
+    def left(self, units: Mapping[Group, Tensor]) -> int:
+        """Prunable weights that are left where these units are kept."""
+        ...
+
+    def mask(self, units: Mapping[Group, Tensor]) -> Mask:
+        """The mask that keeps these units."""
+        ...
+
+
 class Mask(Mapping[str, Tensor]):
     """Parameter name -> bool tensor, True = kept, for every prunable parameter.
 
-    ``units`` keeps the choice unit by unit: group -> bool [size].
+    ``units`` keeps the choice unit by unit: group -> bool [size]. For units larger than a weight there is a ``layout``;
+    ``coupled`` holds what else is zero then (biases and normalisation of removed filters), and ``size`` and ``left`` count
+    the prunable weights of the dense and of the compacted network, where these are not just the mask's entries.
     """
 
-    def __init__(self, params: Mapping[str, Tensor], units: Mapping[Group, Tensor] | None = None):
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        units: Mapping[Group, Tensor] | None = None,
+        *,
+        coupled: Mapping[str, Tensor] | None = None,
+        size: int | None = None,
+        left: int | None = None,
+        layout: Layout | None = None,
+    ):
         self._params = {name: keep.bool() for name, keep in params.items()}
         self.units = dict(units) if units else {Group.weights(n, k): k.flatten() for n, k in self._params.items()}
+        self.coupled = {name: keep.bool() for name, keep in (coupled or {}).items()}
+        self.layout = layout
+        self._size, self._left = size, left
 
     @classmethod
     def full(cls, model: nn.Module, names: Iterable[str]) -> Mask:
-        """Everything kept."""
+        """Every single weight kept."""
         params = dict(model.named_parameters())
         return cls({name: torch.ones_like(params[name], dtype=torch.bool) for name in names})
+
+    def keeping(self, units: Mapping[Group, Tensor]) -> Mask:
+        """The mask of the same network that keeps these units."""
+        if self.layout is not None:
+            return self.layout.mask(units)
+        return Mask({group.name: keep.view(self[group.name].shape) for group, keep in units.items()}, units)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._params[name]
@@ -89,13 +140,14 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def size(self) -> int:
-        """Number of prunable parameters."""
-        return sum(keep.numel() for keep in self._params.values())
+        """Number of prunable weights of the dense network."""
+        return self._size if self._size is not None else sum(keep.numel() for keep in self._params.values())
 
     @property
     def removed(self) -> int:
-        """Number of parameters pruned."""
-        return self.size - sum(int(keep.sum()) for keep in self._params.values())
+        """Number of them that are gone."""
+        left = self._left if self._left is not None else sum(int(keep.sum()) for keep in self._params.values())
+        return self.size - left
 
     @property
     def sparsity(self) -> float:
@@ -113,15 +165,25 @@ class Mask(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def apply_(self, model: nn.Module) -> None:
-        """Set every pruned parameter of the model to zero."""
+        """Set every pruned parameter of the model to zero, and what is coupled to them."""
         params = dict(model.named_parameters())
-        for name, keep in self._params.items():
+        for name, keep in self.everything.items():
             params[name].mul_(keep)
+
+    @property
+    def everything(self) -> dict[str, Tensor]:
+        """Parameter name -> bool tensor, biases and normalisation of removed filters included."""
+        return self._params | self.coupled
 
     def to(self, device: torch.device | str) -> Mask:
         """The same mask on another device."""
         return Mask(
-            {n: k.to(device) for n, k in self._params.items()}, {g: k.to(device) for g, k in self.units.items()}
+            {n: k.to(device) for n, k in self._params.items()},
+            {g: k.to(device) for g, k in self.units.items()},
+            coupled={n: k.to(device) for n, k in self.coupled.items()},
+            size=self._size,
+            left=self._left,
+            layout=self.layout,
         )
 
 
@@ -194,9 +256,7 @@ def select(scores: Scores, mask: Mask, target: float, *, scope: str = "global") 
         chosen = list(remove_lowest(flat, torch.cat(kept), total - sum(gone)).split(sizes))
     else:
         raise InvalidSetting(f"Scope {scope!r} is not known here; use 'global' or 'layer'.")
-    shapes = {name: keep.shape for name, keep in mask.items()}
-    units = dict(zip(groups, chosen, strict=True))
-    return Mask({group.name: keep.view(shapes[group.name]) for group, keep in units.items()}, units)
+    return mask.keeping(dict(zip(groups, chosen, strict=True)))
 
 
 def connected(model: nn.Module, mask: Mask, sample: Tensor) -> bool:

@@ -17,21 +17,23 @@ from torch import Tensor, nn
 
 from pruneviz import probes
 from pruneviz.config import RunConfig, Stage, Training
-from pruneviz.cost import cost
+from pruneviz.cost import BATCHES, Cost, cost, latencies
 from pruneviz.curvature.sweep import Statistics
 from pruneviz.datasets import load
 from pruneviz.datasets.base import Splits
 from pruneviz.dense import Dense, DenseCache, State, state_of
-from pruneviz.errors import PrunevizError
+from pruneviz.errors import PrunevizError, Unreachable
 from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
 from pruneviz.initialisation import initialise_
 from pruneviz.loss import LOSSES
 from pruneviz.masks import Mask, Scores, broken_at
 from pruneviz.methods import method_class
-from pruneviz.methods.base import Method, Start, Survivors
+from pruneviz.methods.base import Method, Start, Survivors, Unit
 from pruneviz.models import MODELS, build
 from pruneviz.pruning import controlled, threshold, write_
+from pruneviz.removal import smaller
 from pruneviz.repair import repaired
+from pruneviz.rotation import Directions, plain
 from pruneviz.statistic import Kronecker
 from pruneviz.task import Task, generator_for
 from pruneviz.training import Epoch, evaluate, fit
@@ -124,6 +126,7 @@ class _Run:
         stages = len(config.stages)
         self.total = max(1, config.train.epochs + stages * config.after_pruning.epochs)
         self.spent = 0.0
+        self.paid: dict[float, Cost] = {}
 
     def events(self) -> Iterator[Event]:
         config = self.config
@@ -144,7 +147,10 @@ class _Run:
         model = self.method.prepare(model, task)
         base = state_of(model)
         yield from self.probe(model, "start")
-        mask = Mask.full(model, self.method.prunable(model))
+        mask = self.method.full(model, task)
+        self.dense_network = self.model(dense.trained)
+        if mask.layout is not None:
+            yield from self.structure(model, mask, task)
         if "change" in config.probes:
             yield self.say("dense", "measuring what single removals really cost")
             generator = generator_for(config.seed, "change")
@@ -162,11 +168,19 @@ class _Run:
                 mask = full
             else:
                 task, scores = self.task(dense, f"score {stage.name}"), None
+                if stage is not config.stages[0]:
+                    model = self.method.frame(model, task)
             if scores is None:
                 told = self.method.foretell(model)
                 yield self.say(stage.name, f"scoring: {told}" if told else "scoring")
                 scores = self.scores(model, task, mask)
-            before, mask = mask, (yield from self.prune(model, task, scores, mask, stage))
+            try:
+                before, mask = mask, (yield from self.prune(model, task, scores, mask, stage))
+            except Unreachable as beyond:
+                yield replace(self.say(stage.name, str(beyond)), warning=True)
+                if stage.requested:
+                    yield self.metric(stage.target, "pruned", "", "most", beyond.most)
+                continue
             yield from self.pruned(model, stage, scores, before, mask)
             yield from self.trained_again(model, stage, dense, mask)
         yield Done(self.id)
@@ -227,6 +241,8 @@ class _Run:
             found, layers = probes.saliency(scores, before, mask)
             found["threshold"] = np.array([threshold(scores, before, mask)])
             yield self.arrays(f"saliency-{s:g}", found, layers)
+        if mask.layout is not None and self.method.card.unit is Unit.EIGENBASIS and "spectra" in self.config.probes:
+            yield self.arrays(f"directions-pruned-{s:g}", *probes.cut(model, mask))
         yield from self.probe(model, f"pruned-{s:g}", spectra=False)
 
     def trained_again(self, model: nn.Module, stage: Stage, dense: Dense, mask: Mask) -> Iterator[Event]:
@@ -275,10 +291,45 @@ class _Run:
             for name, value in evaluate(model, *getattr(self.data, split), loss=self.loss).items():
                 yield self.metric(sparsity, stage, split, name, value)
 
+    def structure(self, model: nn.Module, mask: Mask, task: Task) -> Iterator[Event]:
+        """What is measured once where whole units leave: the dense network's latency, directions, sensitivity of layers."""
+        for batch, seconds in cost(self.dense_network, self.data.train[0][:1]).latency.items():
+            yield self.metric(0.0, "dense", "", f"latency_{batch}", seconds)
+        if self.method.card.unit is Unit.FILTER and "saliency" in self.config.probes:
+            yield self.say("dense", "removing filters of one layer at a time")
+            scores = self.method.score(model, task, mask)
+            yield self.arrays("sensitivity-start", *probes.sensitivity(model, scores, mask, *self.data.val))
+
     def cost_of(self, model: nn.Module, mask: Mask | None, sparsity: float, stage: str) -> Iterator[Metric]:
-        spent = cost(model, self.data.train[0][:1], mask)
+        """Parameters and operations; where whole units leave, those of the smaller network, and its measured latency."""
+        sample = self.data.train[0][:1]
+        if mask is None or mask.layout is None:
+            spent = cost(model, sample, mask)
+        elif stage == "tuned" and sparsity in self.paid:  # training removes nothing
+            spent = self.paid[sparsity]
+        else:
+            small, whole = smaller(model, sample)
+            spent = self.paid[sparsity] = cost(small, sample)
+            for batch in BATCHES:
+                dense, now = latencies([self.dense_network, small], sample, batch)
+                yield self.metric(sparsity, stage, "", f"latency_{batch}", now)
+                yield self.metric(sparsity, stage, "", f"speedup_{batch}", dense / now)
+            if self.method.card.unit is Unit.EIGENBASIS:
+                yield from self.counted(mask, sparsity, stage)
+                if whole:
+                    yield self.say(
+                        f"{sparsity:g}", f"left in one piece, since three would be larger: {', '.join(whole)}"
+                    )
         yield self.metric(sparsity, stage, "", "parameters", spent.parameters)
         yield self.metric(sparsity, stage, "", "flops", spent.flops)
+
+    def counted(self, mask: Mask, sparsity: float, stage: str) -> Iterator[Metric]:
+        """The sparsity reached by both counts: rotations included, and the cores alone."""
+        layout = mask.layout
+        assert isinstance(layout, Directions)
+        for counted in ("compacted", "core"):
+            reached = 1 - layout.left(mask.units, counted) / layout.size
+            yield self.metric(sparsity, stage, "", f"reached_{counted}", reached)
 
     def collapse(self, model: nn.Module, stage: Stage, mask: Mask) -> Iterator[Event]:
         """Warn, and go on, where a layer lost everything or no path is left from input to output."""
@@ -292,6 +343,7 @@ class _Run:
 
     def probe(self, model: nn.Module, when: str, *, spectra: bool = True) -> Iterator[Event]:
         x, y = self.data.train
+        model = plain(model)  # the layers that people know, multiplied out
         if spectra and "spectra" in self.config.probes:
             n = probes.SPECTRUM_SAMPLES
             task = Task(
@@ -301,8 +353,10 @@ class _Run:
                 device=self.shared.device,
             )
             task.statistics = self.shared.statistics
-            found, layers = probes.spectra(task.statistic(model, Kronecker()))
-            yield self.arrays(f"spectra-{when}", found, layers)
+            factors = task.statistic(model, Kronecker())
+            yield self.arrays(f"spectra-{when}", *probes.spectra(factors))
+            if self.method.card.unit is not Unit.WEIGHT:
+                yield self.arrays(f"directions-{when}", *probes.directions(model, factors, x[:1]))
         if "jacobians" in self.config.probes:
             yield self.arrays(f"jacobians-{when}", *probes.jacobians(model, x))
 
@@ -310,11 +364,13 @@ class _Run:
 
     def step_flops(self) -> int:
         """Floating-point operations of one training step, forward and backward."""
-        network = build(self.config.model, self.data, seed=self.config.seed).to(self.shared.device)
+        network = build(self.config.model, self.data, seed=self.config.seed, width=self.config.width).to(
+            self.shared.device
+        )
         return 3 * self.config.train.batch_size * cost(network, self.data.train[0][:1]).flops
 
     def model(self, state: State) -> nn.Module:
-        model = build(self.config.model, self.data, seed=self.config.seed)
+        model = build(self.config.model, self.data, seed=self.config.seed, width=self.config.width)
         model.load_state_dict(state)
         return model.to(self.shared.device)
 
@@ -349,18 +405,26 @@ class _Run:
 
 
 def packed(model: nn.Module, mask: Mask) -> dict[str, np.ndarray]:
-    """Weights and bit-packed mask as plain arrays: ``weight/<name>``, ``mask/<name>``."""
-    weights = {f"weight/{name}": tensor.numpy() for name, tensor in state_of(model).items()}
-    return weights | {f"mask/{name}": np.packbits(keep.cpu().flatten().numpy()) for name, keep in mask.items()}
+    """Weights and bit-packed mask as plain arrays: ``weight/<name>``, ``mask/<name>``; units larger than a weight ``unit/<group>``."""
+
+    def bits(keep: Tensor) -> np.ndarray:
+        return np.packbits(keep.cpu().flatten().numpy())
+
+    found = {f"weight/{name}": tensor.numpy() for name, tensor in state_of(model).items()}
+    found |= {f"mask/{name}": bits(keep) for name, keep in mask.items()}
+    units = mask.units if mask.layout is not None else {}
+    return found | {f"unit/{group.name}": bits(keep) for group, keep in units.items()}
 
 
 def restore_(model: nn.Module, stored: dict[str, np.ndarray], mask: Mask) -> Mask:
     """The inverse of :func:`packed`: loads the weights in place and returns the mask."""
 
-    def bits(name: str, keep: Tensor) -> Tensor:
-        flat = np.unpackbits(stored[f"mask/{name}"], count=keep.numel()).astype(bool)
+    def read(key: str, keep: Tensor) -> Tensor:
+        flat = np.unpackbits(stored[key], count=keep.numel()).astype(bool)
         return torch.from_numpy(flat).view(keep.shape).to(keep.device)
 
     weights = {k.removeprefix("weight/"): torch.from_numpy(v) for k, v in stored.items() if k.startswith("weight/")}
     model.load_state_dict(deepcopy(weights))
-    return Mask({name: bits(name, keep) for name, keep in mask.items()})
+    if mask.layout is not None:
+        return mask.keeping({group: read(f"unit/{group.name}", keep) for group, keep in mask.units.items()})
+    return Mask({name: read(f"mask/{name}", keep) for name, keep in mask.items()})

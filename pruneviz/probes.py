@@ -15,11 +15,13 @@ from pruneviz.cost import cost
 from pruneviz.curvature.end_to_end import end_to_end_singular_values
 from pruneviz.curvature.gradients import untouched
 from pruneviz.curvature.jacobian import jacobian_singular_values
-from pruneviz.curvature.kronecker import KroneckerFactors
+from pruneviz.curvature.kronecker import KroneckerFactors, spectral
 from pruneviz.curvature.sweep import Statistics
-from pruneviz.masks import Mask, Scores
+from pruneviz.masks import Group, Mask, Scores, remove_lowest
 from pruneviz.pruning import write_
+from pruneviz.rotation import rotated
 from pruneviz.task import Task
+from pruneviz.training import evaluate
 
 if TYPE_CHECKING:
     from pruneviz.methods.base import Method
@@ -31,6 +33,9 @@ END_TO_END = 100  # outputs up to which the whole network's Jacobian is taken: a
 CHANGE_SAMPLES = (250, 1000)  # fewest and most samples on which single removals are scored and measured
 CHANGE_FLOPS = 2e10  # what measuring them may cost
 CHANGES = (64, 512)  # fewest and most weights removed, one at a time; samples are spared first, down to 128 weights
+BLOCKS = 32  # rows and columns of an importance matrix that are told apart
+RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of a layer's filters, in the sensitivity of layers
+SENSITIVITY_FLOPS = 4e11  # what measuring it may cost
 QUANTILES = np.linspace(0, 1, 65)
 
 Probe = dict[str, np.ndarray]
@@ -44,10 +49,13 @@ def saliency(scores: Scores, before: Mask, after: Mask) -> tuple[Probe, list[str
     asinh(score / ``linthresh``) / ln 10 where some are negative (``log`` = 2): linear up to ``linthresh``, the median size,
     logarithmic beyond, with an edge at 0. ``sizes`` [layers], ``alive`` [layers] after pruning; ``threshold`` [1].
     """
-    groups = list(scores.values)
-    flat = {g: scores.values[g].detach().double().cpu() for g in groups}
-    was = {g: before.units[g].cpu() for g in groups}
-    now = {g: after.units[g].cpu() for g in groups}
+    layers: dict[str, list[Group]] = {}  # the directions of both sides of a layer are one histogram
+    for group in scores.values:
+        layers.setdefault(group.layer, []).append(group)
+    groups = list(layers)
+    flat = {n: torch.cat([scores.values[g].detach().double().cpu() for g in own]) for n, own in layers.items()}
+    was = {n: torch.cat([before.units[g].cpu() for g in own]) for n, own in layers.items()}
+    now = {n: torch.cat([after.units[g].cpu() for g in own]) for n, own in layers.items()}
     alive = torch.cat([flat[g][was[g]] for g in groups])
     log = bool((alive >= 0).all())
     linear = float(alive[alive != 0].abs().median()) if not log else 1.0
@@ -72,12 +80,12 @@ def saliency(scores: Scores, before: Mask, after: Mask) -> tuple[Probe, list[str
         "kept": np.stack([counts(flat[g][was[g] & now[g]]) for g in groups]),
         "removed": np.stack([counts(flat[g][was[g] & ~now[g]]) for g in groups]),
         "zeros": np.stack([[int((flat[g][was[g] & keep] == 0).sum()) for keep in (now[g], ~now[g])] for g in groups]),
-        "sizes": np.array([g.size for g in groups]),
+        "sizes": np.array([len(flat[g]) for g in groups]),
         "alive": np.array([int(now[g].sum()) for g in groups]),
         "log": np.array([1 if log else 2]),
         "linthresh": np.array([linear]),
     }
-    return found, [g.name for g in groups]
+    return found, groups
 
 
 def spectra(factors: dict[str, KroneckerFactors]) -> tuple[Probe, list[str]]:
@@ -85,9 +93,80 @@ def spectra(factors: dict[str, KroneckerFactors]) -> tuple[Probe, list[str]]:
     found = {}
     for i, pair in enumerate(factors.values()):
         for name, matrix in (("A", pair.A), ("S", pair.S)):
-            values = torch.linalg.eigvalsh(matrix.double().cpu()).clamp(min=0).flip(0)
-            found[f"{name}{i}"] = values.float().numpy()
+            values = torch.linalg.eigvalsh(matrix.double().cpu()).clamp(min=0).flatten()  # of all groups
+            found[f"{name}{i}"] = values.sort(descending=True).values.float().numpy()
     return found, list(factors)
+
+
+def directions(model: nn.Module, factors: dict[str, KroneckerFactors], sample: Tensor) -> tuple[Probe, list[str]]:
+    r"""The importance of each direction pair in the Kronecker eigenbasis, and what the leading input directions look like.
+
+    ``theta{i}`` [<= 32, <= 32]: :math:`\tfrac12 W'^2 \odot \lambda_S \lambda_A^\top`, rows S's directions, columns A's, by falling
+    eigenvalue, summed within blocks of equal count; ``shape{i}`` [2] its size before. ``vectors{i}`` [<= 6, channels, rows, columns]
+    (float16): A's leading eigenvectors as images, of the layer that reads the input. Convolutions with groups: of the first group.
+    """
+    found, layers = {}, []
+    first = next(iter(factors))
+    for name, pair in factors.items():
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        A, S = (m if m.dim() == 2 else m[0] for m in (pair.A, pair.S))
+        (a, Q_A), (s, Q_S) = ((v.flip(0), q.flip(1)) for v, q in (spectral(A), spectral(S)))
+        W = Q_S.T @ layer.weight.detach()[: len(S)].flatten(1) @ Q_A
+        theta = W.square() * s[:, None] * a / 2
+        i = len(layers)
+        found[f"theta{i}"] = _blocks(_blocks(theta.double().cpu(), 0), 1).float().numpy()
+        found[f"shape{i}"] = np.array(theta.shape)
+        shape = tuple(layer.weight.shape[1:]) if isinstance(layer, nn.Conv2d) else tuple(sample.shape[1:])
+        if name == first and len(shape) == 3 and int(np.prod(shape)) == len(A):
+            found[f"vectors{i}"] = Q_A[:, :6].T.reshape(-1, *shape).half().cpu().numpy()
+        layers.append(name)
+    return found, layers
+
+
+def _blocks(values: Tensor, axis: int) -> Tensor:
+    """Sums over at most 32 blocks of neighbours along an axis."""
+    parts = values.tensor_split(min(BLOCKS, values.shape[axis]), axis)
+    return torch.stack([part.sum(axis) for part in parts], axis)
+
+
+def cut(model: nn.Module, mask: Mask) -> tuple[Probe, list[str]]:
+    """Which directions EigenDamage kept, in the basis that was cut: eigenvalues ``A{i}``, ``S{i}``, descending, and flags
+    ``keptA{i}``, ``keptS{i}`` (uint8)."""
+    found, layers = {}, rotated(model)
+    kept = {group.name: keep.cpu().numpy().astype(np.uint8) for group, keep in mask.units.items()}
+    for i, (name, layer) in enumerate(layers.items()):
+        found |= {f"A{i}": layer.inputs.float().cpu().numpy(), f"S{i}": layer.outputs.float().cpu().numpy()}
+        found |= {f"keptA{i}": kept[f"{name} in"], f"keptS{i}": kept[f"{name} out"]}
+    return found, list(layers)
+
+
+@torch.no_grad()
+def sensitivity(model: nn.Module, scores: Scores, mask: Mask, x: Tensor, y: Tensor) -> tuple[Probe, list[str]]:
+    """Accuracy against the share of filters removed, one layer at a time, without training (Li et al. 2017, section 3.2).
+
+    ``ratios`` [r]; ``accuracy`` [layers, r] on at most 1,000 validation samples (fewer for costly networks); ``samples`` [1].
+    """
+    each = cost(model, x[:1]).flops * len(scores.values) * len(RATIOS)
+    x, y = (t[: max(100, min(1000, int(SENSITIVITY_FLOPS / each)))] for t in (x, y))
+    rows, layers = [], []
+    for group, value in scores.values.items():
+        free = mask.layout.may_leave(group) if mask.layout is not None else torch.ones_like(mask.units[group])
+        if not bool(free.all()):
+            continue
+        row = []
+        for ratio in RATIOS:
+            keep = remove_lowest(value, mask.units[group], min(int(ratio * group.size), group.size - 1))
+            pruned = deepcopy(model)
+            mask.keeping({**mask.units, group: keep}).apply_(pruned)
+            row.append(evaluate(pruned, x, y)["accuracy"])
+        rows.append(row)
+        layers.append(group.layer)
+    return {
+        "ratios": np.array(RATIOS),
+        "accuracy": np.array(rows, np.float32).reshape(-1, len(RATIOS)),
+        "samples": np.array([len(x)]),
+    }, layers
 
 
 def jacobians(model: nn.Module, x: Tensor) -> tuple[Probe, list[str]]:
@@ -121,14 +200,14 @@ def change(
     generator: torch.Generator,
     samples: int | None = None,
 ) -> tuple[Probe, list[str]]:
-    """Predicted and measured change of the loss, for weights really removed one at a time: all of them in a small network,
-    else a random sample.
+    """Predicted and measured change of the loss, for units really removed one at a time (weights, filters or directions):
+    all of them in a small network, else a random sample.
 
     In float64, in evaluation mode, on the same samples for score and loss (the method's first
     ``samples``: as many of 1,000 as its cost allows, at least 250). ``predicted`` [m] the
     score; ``measured`` [m] the change of the mean loss (nats) after the removal, the others moved as the method moves them;
     ``zeroed`` [m] with the others left alone; ``layer`` [m]; ``correlation`` [1] Spearman's, predicted with measured;
-    ``all`` [1] whether these are all weights; ``samples`` [1].
+    ``all`` [1] whether these are all units; ``samples`` [1].
     """
     import pandas as pd
 
@@ -142,8 +221,8 @@ def change(
     x, y = x.to(home).double(), y.to(home)
     task = replace(task, batches=lambda: [(x, y)], device=home, generator=generator, statistics=Statistics())
     scores = method.score(model, task, mask)
-    value = {group.members[0].param: v.double() for group, v in scores.values.items()}
-    alive = [(i, p) for i, name in enumerate(mask) for p in mask[name].flatten().nonzero().flatten().tolist()]
+    groups = list(scores.values)
+    alive = [(i, p) for i, g in enumerate(groups) for p in _removable(mask, g).nonzero().flatten().tolist()]
     affordable = int(CHANGE_FLOPS / (len(x) * each))
     most = min(max(CHANGES[0], affordable), CHANGES[1])
     chosen = torch.randperm(len(alive), generator=generator)[:most].tolist()
@@ -160,12 +239,16 @@ def change(
 
         rows = []
         for i, place in (alive[c] for c in sorted(chosen)):
-            name = list(mask)[i]
-            zero = params[name].detach().clone()
-            zero.view(-1)[place] = 0.0
-            alone = method.without(model, scores, name, place)
-            zeroed = rise({name: zero})
-            rows.append((float(value[name][place]), rise(alone) if alone is not None else zeroed, zeroed, i))
+            group = groups[i]
+            keep = mask.units[group].clone()
+            keep[place] = False
+            gone = {n: k for n, k in mask.keeping({**mask.units, group: keep}).everything.items() if not bool(k.all())}
+            zero = {n: params[n].detach() * k.to(home) for n, k in gone.items()}
+            zeroed = rise(zero)
+            alone = method.without(model, scores, group.name, place)
+            if alone is not None:
+                alone = zero | {n: v * gone[n].to(home) if n in gone else v for n, v in alone.items()}
+            rows.append((float(scores.values[group][place]), zeroed if alone is None else rise(alone), zeroed, i))
     predicted, measured, zeroed, layer = (np.array(column) for column in zip(*rows, strict=True))
     rank = (
         pd.Series(predicted).rank().corr(pd.Series(measured).rank()) if np.ptp(predicted) and np.ptp(measured) else 0.0
@@ -178,7 +261,12 @@ def change(
         "correlation": np.array([rank]),
         "all": np.array([int(len(chosen) == len(alive))]),
         "samples": np.array([len(x)]),
-    }, list(mask)
+    }, [group.name for group in groups]
+
+
+def _removable(mask: Mask, group: Group) -> Tensor:
+    """Units that are there and may leave: bool [size]."""
+    return mask.units[group] if mask.layout is None else mask.units[group] & mask.layout.may_leave(group)
 
 
 def _first(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:

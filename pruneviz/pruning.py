@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruneviz.cost import cost
+from pruneviz.cost import Cost, cost
 from pruneviz.masks import Mask, Scores, broken_at
 from pruneviz.methods import method_class
 from pruneviz.methods.base import Method
+from pruneviz.removal import smaller
+from pruneviz.rotation import rotated
 from pruneviz.task import Task, generator_for
 
 
@@ -21,12 +23,14 @@ from pruneviz.task import Task, generator_for
 class Pruned:
     """A pruned copy of a network. ``scores`` is shaped as :func:`score` returns it; ``report``: asked, reached,
     threshold, parameters, flops, per_layer (sparsity of each), empty_layers, connected, broken_at (the layer at which the
-    last path from the input ends, None where one reaches the output)."""
+    last path from the input ends, None where one reaches the output). ``sample`` [1, ...]: the shape of its inputs.
+    EigenDamage's copy holds a :class:`~pruneviz.rotation.Rotated` in the place of each layer but the last."""
 
     model: nn.Module
     mask: Mask
     scores: dict[str, Any]
     report: dict[str, Any]
+    sample: Tensor = field(repr=False)
 
 
 def score(
@@ -41,11 +45,12 @@ def score(
 ) -> dict[str, Any]:
     """A method's score of every unit on exactly these samples, higher = keep.
 
-    Weights: parameter name -> tensor like it. ``params`` are the method's switches. The model is left as it was.
+    Weights: parameter name -> tensor like it. Filters: layer -> {0: [out]}. Directions: layer -> {0: [out], 1: [in]}, by
+    falling eigenvalue. ``params`` are the method's switches. The model is left as it was.
     Raises UnknownName, InvalidSetting, Unsuitable.
     """
     chosen, task = _setting(model, x, y, method, initial, seed, params)
-    return _by_name(chosen.score(model, task, Mask.full(model, chosen.prunable(model))), model)
+    return _by_name(chosen.score(model, task, chosen.full(model, task)), model)
 
 
 def prune(
@@ -59,13 +64,16 @@ def prune(
     seed: int = 0,
     **params: Any,
 ) -> Pruned:
-    """One-shot pruning of a copy, without training: exactly the asked fraction of prunable weights is zero afterwards."""
+    """One-shot pruning of a copy, without training: exactly the asked fraction of prunable weights is zero afterwards.
+
+    Whole units: the largest fraction not above it, counted on the compacted network. Raises Unreachable beyond the maximum.
+    """
     chosen, task = _setting(model, x, y, method, initial, seed, params)
-    model = deepcopy(model)
-    before = Mask.full(model, chosen.prunable(model))
+    model = chosen.frame(deepcopy(model), task)
+    before = chosen.full(model, task)
     scores = chosen.score(model, task, before)
     mask = remove(chosen, model, task, scores, before, sparsity)
-    spent, end = cost(model, x[:1], mask), broken_at(model, mask, x[:1])
+    spent, end = spending(model, x[:1], mask), broken_at(model, mask, x[:1])
     report = {
         "asked": sparsity,
         "reached": mask.sparsity,
@@ -77,7 +85,14 @@ def prune(
         "connected": end is None,
         "broken_at": end,
     }
-    return Pruned(model, mask, _by_name(scores, model), report)
+    return Pruned(model, mask, _by_name(scores, model), report, x[:1].detach().clone())
+
+
+def spending(model: nn.Module, sample: Tensor, mask: Mask) -> Cost:
+    """What is left to pay: of rotated layers their smaller pieces, of everything else what the mask keeps."""
+    if not rotated(model):
+        return cost(model, sample, mask)
+    return cost(smaller(model, sample)[0], sample)
 
 
 def remove(method: Method, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
@@ -137,9 +152,8 @@ def _by_name(scores: Scores, model: nn.Module) -> dict[str, Any]:
     params = dict(model.named_parameters())
     found: dict[str, Any] = {}
     for group, value in scores.values.items():
-        for slot in group.members:
-            if not slot.axes:
-                found[slot.param] = value.view_as(params[slot.param]).to(params[slot.param].dtype)
-            else:
-                found.setdefault(slot.param.removesuffix(".weight"), {})[slot.axes[0]] = value
+        if group.members[0].axes:
+            found.setdefault(group.layer, {})[group.members[0].axes[0]] = value
+        else:
+            found[group.name] = value.view_as(params[group.name]).to(params[group.name].dtype)
     return found

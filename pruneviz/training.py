@@ -70,7 +70,10 @@ def fit(
     """
     x, y = data.train
     params = dict(model.named_parameters())
-    masked = [(params[name], keep.to(params[name].dtype)) for name, keep in (mask or {}).items()]
+    masked = [
+        (params[name], keep.to(params[name].dtype))
+        for name, keep in (mask.everything if mask is not None else {}).items()
+    ]
     if mask is not None:
         mask.apply_(model)
     optimizer = _optimizer(budget, list(params.values()))

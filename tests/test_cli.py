@@ -31,7 +31,11 @@ def test_lists_print_json_and_tables(what: str):
     keys = [row["key"] for row in json.loads(call(what, "--json").stdout)]
     assert (
         set(keys)
-        >= {"methods": {"snip"}, "models": {"lenet-300-100", "mlp-17-3-1"}, "datasets": {"digits", "monks-1"}}[what]
+        >= {
+            "methods": {"snip"},
+            "models": {"lenet-300-100", "mlp-17-3-1", "conv-6", "vgg-19", "resnet-110"},
+            "datasets": {"digits", "monks-1", "cifar-100"},
+        }[what]
     )
     table = call(what)
     assert table.returncode == 0
@@ -103,6 +107,21 @@ def test_a_data_set_brings_its_usual_network_and_flags_reach_the_run(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("written", ["1/16", "0.0625"])
+def test_a_width_reaches_the_run(written: str, tmp_path):
+    quick = ("--sparsity", "0.5", "--epochs", "1", "--tune-epochs", "1", "--rounds", "1")
+    done = call(
+        "run", "--model", "conv-2", "--width", written, "--method", "magnitude", *quick, "--json", store=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["runs"]
+    assert row["id"].startswith("magnitude-conv-2-digits-")
+    assert call("export", row["id"], "--to", str(tmp_path / "out"), store=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "out" / row["id"] / "run.json").read_text())["config"]["width"] == 1 / 16
+    weights = (9 * 4 + 9 * 4 * 4) + 4 * 16 * 16 + 16 * 16 + 160
+    assert row["parameters"] == weights // 2 + 4 + 4 + 16 + 16 + 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,6 +136,10 @@ def test_a_data_set_brings_its_usual_network_and_flags_reach_the_run(tmp_path):
         (("run", "--method", "snip", "--model", "lenet-5-caffe"), "at least 16 x 16 pixels"),
         (("run", "--method", "snip", "--model", "mlp-17-3-1"), "has 17 inputs, and a sample has 64 numbers"),
         (("run", "--method", "snip", "--repair", "glue"), "'none', 'isometry' or 'rescale', found 'glue'"),
+        (("run", "--method", "snip", "--width", "2"), "'lenet-300-100' comes in one width, 1; found 2"),
+        (("run", "--method", "snip", "--model", "resnet-20", "--width", "9"), "less than or equal to 8, found 9"),
+        (("run", "--method", "snip", "--model", "resnet-20", "--width", "1/0"), "e.g. 2, 0.5 or 1/8; found '1/0'"),
+        (("compare", "--model", "resnet-20", "--width", "wide"), "e.g. 2, 0.5 or 1/8; found 'wide'"),
         (("compare", "--methods", ""), "at least one method"),
         (("run",), "--method"),
         (("nonsense",), "invalid choice"),
@@ -158,3 +181,36 @@ def test_every_command_is_in_the_readme():
     assert {"run", "compare", "serve"} <= set(commands)
     readme = (ROOT / "README.md").read_text()
     assert [c for c in commands if f"pruneviz {c}" not in readme] == []
+
+
+def test_a_sparsity_out_of_reach_is_skipped_with_its_reason_and_the_rest_is_reported(tmp_path):
+    quick = ("--model", "digits-cnn", "--sparsity", "0.3,0.99", "--epochs", "1", "--tune-epochs", "1")
+    arguments = ("compare", "--methods", "magnitude,l1-filters", "--seed", "0,1", *quick)
+    done = call(*arguments, "--json", store=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (row,) = found["skipped"]
+    assert (row["method"], row["sparsity"]) == ("l1-filters", 0.99)
+    assert "reaches at most 0.9" in row["reason"]
+    assert {(r["method"], r["sparsity"], r["seeds"]) for r in found["summary"]} == {
+        ("magnitude", 0.3, 2), ("magnitude", 0.99, 2), ("l1-filters", 0.3, 2),
+    }  # fmt: skip
+    assert {"speedup_256", "latency_1"} <= next(r for r in found["runs"] if r["method"] == "l1-filters").keys()
+    told = call(*arguments, store=tmp_path)
+    assert told.returncode == 0
+    assert "skipped l1-filters at 0.99: Asked for sparsity 0.99" in told.stdout
+
+
+def test_ratios_of_stages_and_layers_to_skip_are_switches(tmp_path):
+    quick = ("--model", "digits-cnn", "--sparsity", "0.02", "--epochs", "1", "--tune-epochs", "0", "--json")
+    done = call(
+        "run", "--method", "l1-filters", "--set", "per_stage=1=0.5,2=0.25", "--set", "skip=2", *quick, store=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["runs"]
+    assert call("export", row["id"], "--to", str(tmp_path / "out"), store=tmp_path).returncode == 0
+    params = json.loads((tmp_path / "out" / row["id"] / "run.json").read_text())["config"]["params"]
+    assert params | {"per_stage": {"1": 0.5, "2": 0.25}, "skip": ["2"]} == params
+    wrong = call("run", "--method", "l1-filters", "--set", "per_stage=half", *quick, store=tmp_path)
+    assert wrong.returncode == 2
+    assert "per_stage is written 1=0.5,4=0.5" in wrong.stderr

@@ -34,8 +34,24 @@ def test_the_id_follows_everything_but_the_note():
     assert len(ids | {run.id}) == len(others) + 1
 
 
+def test_the_width_is_part_of_what_a_run_and_its_dense_network_are():
+    plain, narrow = (RunConfig(method="snip", model="resnet-20", width=width) for width in (1, 1 / 8))
+    assert plain == RunConfig(method="snip", model="resnet-20")
+    assert '"width":0.125' in narrow.canonical
+    assert narrow.id != plain.id
+    assert narrow.dense_key != plain.dense_key
+    assert narrow.departures == ()
+
+
+def test_a_comparison_takes_the_width_to_every_run():
+    configs = plan(["random", "magnitude"], model="conv-2", width=0.5, seeds=[0, 1]).configs
+    assert {config.width for config in configs} == {0.5}
+    with pytest.raises(InvalidSetting, match="width: 'lenet-300-100' comes in one width"):
+        plan(["random"], width=0.5)
+
+
 def test_a_configuration_survives_json():
-    run = RunConfig(method="magnitude", params={"scale": "none"}, tune={"epochs": 3}, seed=7)
+    run = RunConfig(method="magnitude", model="vgg-16", dataset="mnist", width=1 / 3, tune={"epochs": 3}, seed=7)
     again = RunConfig(**json.loads(run.model_dump_json()))
     assert again == run
     assert again.id == run.id
@@ -63,6 +79,17 @@ def test_departures_are_named():
         ({"method": "snip", "note": "<script>"}, "note"),
         ({"method": "snip", "rounds": 0}, "rounds: input should be greater than or equal to 1"),
         ({"method": "snip", "model": "lenet-5-caffe"}, "at least 16 x 16 pixels"),
+        (
+            {"method": "snip", "width": 2},
+            "'lenet-300-100' comes in one width, 1; found 2. Leave it out, or try resnet-20",
+        ),
+        ({"method": "snip", "model": "resnet-20", "width": 0}, "width: input should be greater than 0, found 0"),
+        (
+            {"method": "snip", "model": "resnet-20", "width": 9},
+            "width: input should be less than or equal to 8, found 9",
+        ),
+        ({"method": "snip", "model": "resnet-20", "width": "wide"}, "width: input should be a valid number"),
+        ({"method": "snip", "model": "vgg-16"}, "at least 17 x 17 pixels"),
         ({}, "needs a method"),
     ],
 )

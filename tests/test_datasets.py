@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import itertools
+import os
+import pickle
 import random
 import shutil
+import struct
 import subprocess
 import sys
-from dataclasses import replace
+import tarfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +22,9 @@ import pytest
 import torch
 
 import pruneviz as pv
-from pruneviz.datasets import _idx, mnist_1d, monks
-from pruneviz.datasets.base import DATA_VARIABLE, File, obtain
+from pruneviz.datasets import _idx, _pickled, mnist_1d, monks
+from pruneviz.datasets import cifar as _cifar
+from pruneviz.datasets.base import DATA_VARIABLE, Archive, DataCard, File, obtain
 from pruneviz.errors import DataUnavailable, UnknownName
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +73,7 @@ def test_the_published_files_give_55000_5000_10000(key: str):
 
 
 SMALL = ["digits", "xor", "mnist-1d", *(pytest.param(card.key, marks=needs_monks) for card in MONKS)]
+SMALL += [key for key in ("cifar-10", "cifar-100") if pv.DATASETS[key].present]  # 170 MB each: where somebody put them
 
 
 @pytest.mark.parametrize("key", SMALL)
@@ -218,7 +225,7 @@ def test_choosing_data_on_the_run_page_brings_its_usual_network_and_budget(tmp_p
     testing = pytest.importorskip("streamlit.testing.v1", reason="streamlit is not installed")
     monkeypatch.setenv("PRUNEVIZ_STORE", str(tmp_path))
     page = testing.AppTest.from_file(str(ROOT / "pages" / "run.py"), default_timeout=60).run()
-    for key in ("xor", "monks-1", "mnist", "mnist-1d", "digits"):
+    for key in ("xor", "monks-1", "cifar-10", "mnist", "mnist-1d", "digits"):
         page.selectbox(key="data").set_value(key).run()
         assert not page.exception
         assert not page.error
@@ -230,6 +237,247 @@ def test_choosing_data_on_the_run_page_brings_its_usual_network_and_budget(tmp_p
         )
         offered = {model.key for model in pv.MODELS.values() if model.fits(card.shape, len(card.classes))}
         assert page.selectbox(key="model").options == [pv.MODELS[m].title for m in pv.MODELS if m in offered]
+
+
+# CIFAR
+
+
+class Python2(pickle._Pickler):
+    """Writes strings as Python 2 did, in which CIFAR's pickles were made."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, text: bytes) -> None:
+        n = len(text)
+        self.write(pickle.SHORT_BINSTRING + bytes([n]) if n < 256 else pickle.BINSTRING + struct.pack("<i", n))
+        self.write(text)
+        self.memoize(text)
+
+    dispatch[bytes] = save_bytes
+    dispatch[str] = lambda self, text: self.save_bytes(text.encode())
+
+
+def pickled(content: object) -> bytes:
+    """A pickle with the opcodes and names of the published files."""
+    file = io.BytesIO()
+    Python2(file, protocol=2).dump(content)
+    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def cifar_batch(samples: int, seed: int, *, classes: int) -> dict[bytes, object]:
+    """What a published batch holds: images, labels and what nobody reads."""
+    draw = np.random.default_rng(seed)
+    labels = [int(label) for label in draw.integers(classes, size=samples)]
+    kinds = {b"labels": labels} if classes == 10 else {b"coarse_labels": [0] * samples, b"fine_labels": labels}
+    names = [f"image_{seed}_{i}.png".encode() for i in range(samples)]
+    images = draw.integers(256, size=(samples, 3072), dtype=np.uint8)
+    return {b"batch_label": f"batch {seed}".encode(), b"filenames": names, b"data": images, **kinds}
+
+
+def packed(folder: Path, contents: dict[str, bytes], name: str) -> str:
+    """Write a .tar.gz; returns its sha256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / name, "w:gz") as tar:
+        for member, content in contents.items():
+            about = tarfile.TarInfo(member)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+    return hashlib.sha256((folder / name).read_bytes()).hexdigest()
+
+
+@dataclass
+class Small:
+    """A small data set in CIFAR's format, under a folder of one test; its address cannot be reached."""
+
+    card: DataCard
+    folder: Path
+    batches: list[dict]
+    contents: dict[str, bytes]
+
+    def publish(self) -> None:
+        """Pack what it holds, and pin the checksum of that."""
+        sha256 = packed(self.folder, self.contents, self.archive.name)
+        self.card = replace(self.card, files=(replace(self.archive, sha256=sha256),))
+
+    @property
+    def archive(self) -> Archive:
+        (archive,) = self.card.files
+        assert isinstance(archive, Archive)
+        return archive
+
+
+@pytest.fixture(params=["cifar-10", "cifar-100"])
+def cifar(request, tmp_path, monkeypatch) -> Small:
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
+    card = pv.DATASETS[request.param]
+    (archive,) = card.files
+    batches = [cifar_batch(6, i, classes=len(card.classes)) for i in range(len(archive.members))]
+    contents = {member: pickled(batch) for (member, _), batch in zip(archive.members, batches, strict=True)}
+    pinned = tuple((member, hashlib.md5(content).hexdigest()) for member, content in contents.items())
+    parent = archive.members[0][0].partition("/")[0]
+    extras = {f"{parent}/readme.html": b"<html>", f"{parent}/meta": pickled({b"label_names": [b"a"]})}
+    sizes = (6 * (len(batches) - 1) - 2, 2, 6)
+    small = replace(card, sizes=sizes, files=(replace(archive, url="http://127.0.0.1:9/", members=pinned),))
+    made = Small(small, tmp_path / card.key, batches, extras | contents)
+    made.publish()
+    return made
+
+
+def test_cifar_s_splits_are_its_images_plane_by_plane_over_255(cifar, monkeypatch):
+    monkeypatch.setitem(pv.DATASETS._entries, cifar.card.key, cifar.card)
+    assert cifar.card.present
+    data = pv.load(cifar.card.key)
+    *train, test = cifar.batches
+    assert [tuple(x.shape) for x, _ in (data.train, data.val, data.test)] == [(n, 3, 32, 32) for n in cifar.card.sizes]
+    kind = b"labels" if cifar.card.key == "cifar-10" else b"fine_labels"
+    assert data.test[1].tolist() == test[kind]
+    channel, row, column = 2, 5, 31
+    blue = test[b"data"][:, channel * 1024 + row * 32 + column] / 255
+    np.testing.assert_array_equal(data.test[0][:, channel, row, column], blue.astype(np.float32))
+    given = {
+        image.tobytes(): label for batch in train for image, label in zip(batch[b"data"], batch[kind], strict=True)
+    }
+    found = {
+        np.rint(image.numpy() * 255).astype(np.uint8).tobytes(): int(label)
+        for part in (data.train, data.val)
+        for image, label in zip(*part, strict=True)
+    }
+    assert found == given
+
+
+def test_the_unpacked_folder_of_cifar_will_do_as_well(cifar):
+    expected = cifar.card.read(cifar.card)
+    (cifar.folder / cifar.archive.name).unlink()
+    assert not cifar.card.present
+    for member, content in cifar.contents.items():
+        (cifar.folder / member).parent.mkdir(exist_ok=True)
+        (cifar.folder / member).write_bytes(content)
+    assert cifar.card.present
+    for part, same in zip(cifar.card.read(cifar.card), expected, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(part, same, strict=True))
+    last = cifar.folder / cifar.archive.members[-1][0]
+    last.write_bytes(last.read_bytes()[:-1])
+    with pytest.raises(DataUnavailable, match="its content is not the published one") as error:
+        cifar.card.read(cifar.card)
+    assert str(last) in str(error.value)
+
+
+def test_without_cifar_and_offline_the_error_says_what_goes_where(cifar):
+    shutil.rmtree(cifar.folder)
+    with pytest.raises(DataUnavailable, match="could not be downloaded") as error:
+        cifar.card.read(cifar.card)
+    folder = cifar.archive.members[0][0].partition("/")[0]
+    wanted = f"Put {cifar.card.key}-python.tar.gz (or its folder {folder}, unpacked) into {cifar.folder}"
+    assert wanted in str(error.value)
+    assert "cs.toronto.edu" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("another file", "its content is not the published one"),
+        ("cut short", "it cannot be unpacked"),
+        ("no archive", "it cannot be unpacked"),
+        ("a member missing", "it lacks cifar-10"),
+    ],
+)
+def test_a_damaged_archive_is_named_with_the_mend(cifar, damage: str, said: str):
+    path = cifar.folder / cifar.archive.name
+    if damage == "another file":
+        path.write_bytes(path.read_bytes() + b"!")
+    elif damage == "a member missing":
+        del cifar.contents[cifar.archive.members[0][0]]
+        cifar.publish()
+    else:
+        path.write_bytes(path.read_bytes()[:-9000] if damage == "cut short" else b"hello")
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        cifar.card = replace(cifar.card, files=(replace(cifar.archive, sha256=sha256),))
+    with pytest.raises(DataUnavailable, match=said) as error:
+        cifar.card.read(cifar.card)
+    assert f"{path} is damaged" in str(error.value)
+    assert "Delete it and ask again" in str(error.value)
+
+
+def test_batches_of_the_wrong_size_are_refused(cifar):
+    cifar.card = replace(cifar.card, sizes=(45_000, 5_000, 10_000))
+    with pytest.raises(DataUnavailable, match="expected 50,000 training and 10,000 test images; found") as error:
+        cifar.card.read(cifar.card)
+    assert f"into {cifar.folder}" in str(error.value)
+
+
+class Hostile:
+    """Pickled, it asks for a call as it is read."""
+
+    def __init__(self, function, *arguments):
+        self.asks = function, arguments
+
+    def __reduce__(self):
+        return self.asks
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_asks_for_a_call_is_refused_and_nothing_runs(tmp_path, protocol: int):
+    mark = tmp_path / "ran"
+    for function, argument in ((os.system, f"touch {mark}"), (eval, f"open({str(mark)!r}, 'w')"), (Path.touch, mark)):
+        content = pickle.dumps([Hostile(function, argument)], protocol)
+        with pytest.raises(DataUnavailable, match=r"batch asks for \S+; only plain containers and arrays") as error:
+            _pickled.parse(content, "batch")
+        assert "Put the published file in its place" in str(error.value)
+    assert not mark.exists()
+    pickle.Unpickler(io.BytesIO(content)).load()
+    assert mark.exists()  # what plain pickle does with it
+
+
+def test_a_hostile_member_is_refused_even_where_the_checksum_is_right(cifar, tmp_path):
+    member = cifar.archive.members[-1][0]
+    cifar.contents[member] = pickled({b"data": Hostile(os.system, f"touch {tmp_path / 'ran'}")})
+    cifar.publish()
+    with pytest.raises(DataUnavailable, match=rf"{member} asks for {os.system.__module__}\.system"):
+        cifar.card.read(cifar.card)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_arrays_are_read_without_a_call_of_numpy(monkeypatch):
+    images = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    for layout in (images, np.asfortranarray(images), images[:0]):
+        (found,) = _pickled.parse(pickled([layout]))
+        assert np.array_equal(found, layout)
+    content = pickled({b"data": images, b"labels": (1, [b"two", 3.5, None, True])})
+    assert b"cnumpy.core.multiarray\n_reconstruct" in content
+    assert _pickled._Reader(io.BytesIO(content), encoding="bytes").find_class("numpy", "dtype") is not np.dtype
+    assert _pickled.parse(content)[b"labels"] == (1, [b"two", 3.5, None, True])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "cut short or damaged"),
+        (b"hello", "cut short or damaged"),
+        (pickled({b"labels": [1, 2, 3]})[:-3], "cut short or damaged"),
+        (pickled(np.zeros(3)), "holds an array of 'f8'; expected single bytes"),
+        (pickled(np.array([None])), "holds an array of 'O8'; expected single bytes"),
+        (pickled(np.zeros((2, 3), np.uint8)).replace(b"K\x02K\x03", b"K\x02K\x04"), "an array of shape .2, 4. with 6 bytes"),
+        (b"\x80\x02X\x01\x00\x00\x00aQ.", "asks for an object outside itself, 'a'"),
+        (b"\x80\x02cnumpy\nload\n.", "asks for numpy.load"),
+        (b"\x80\x02cnumpy\nndarray\n)R.", "cut short or damaged"),
+    ],
+)  # fmt: skip
+def test_what_is_no_plain_pickle_is_refused_with_the_mend(content: bytes, said: str):
+    with pytest.raises(DataUnavailable, match=f"batch .*{said}") as error:
+        _pickled.parse(content, "batch")
+    assert str(error.value).endswith("Put the published file in its place.")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{b"data": None}, {b"labels": None}, {b"labels": [1]}, {b"labels": [b"cat"] * 2}, {b"data": np.zeros((2, 9), np.uint8)}],
+)  # fmt: skip
+def test_a_pickle_that_is_no_batch_says_so(change: dict):
+    whole = {b"data": np.zeros((2, 3072), np.uint8), b"labels": [3, 4]}
+    assert _cifar.batch(pickled(whole))[1].tolist() == [3, 4]
+    for content in (whole | change, [whole]):
+        with pytest.raises(DataUnavailable, match="batch 1 is not a batch of CIFAR"):
+            _cifar.batch(pickled(content), "batch 1")
 
 
 def test_an_unknown_data_set_suggests_the_nearest():

@@ -17,7 +17,7 @@ from pruneviz.figures.change import spearman
 from pruneviz.figures.compare import payload
 from pruneviz.figures.jacobians import END, MARKS
 from pruneviz.figures.saliency import cut, place, score_at
-from pruneviz.figures.spectra import condition, effective_rank
+from pruneviz.figures.spectra import condition, effective_rank, product, summary
 from pruneviz.methods import METHODS
 
 SPARSITIES = (0.5, 0.9, 0.98)
@@ -35,6 +35,7 @@ class HandMade:
     accuracy: dict[float, float] = field(default_factory=dict)
     state: str = "succeeded"
     moves: bool = False  # survivors move: the network was measured before that too
+    extra: dict[tuple[float, str, str], float] = field(default_factory=dict)  # (sparsity, stage, metric) -> value
 
     @property
     def id(self) -> str:
@@ -56,6 +57,7 @@ class HandMade:
             ]  # fmt: skip
             if self.moves:
                 rows += [(s, "zeroed", "test", "accuracy", value / 4), (s, "zeroed", "test", "loss", 20.0)]
+        rows += [(s, stage, "", metric, value) for (s, stage, metric), value in self.extra.items()]
         table = pd.DataFrame(rows, columns=["sparsity", "stage", "split", "metric", "value"])
         return table.assign(run=self.id, method=self.config.method, seed=self.config.seed)
 
@@ -94,6 +96,26 @@ def change(
     return arrays, [f"{name}.weight" for name in LAYERS]
 
 
+def directions() -> tuple[dict[str, np.ndarray], list[str]]:
+    """Layer "1" of 10 x 100 directions in 10 x 32 blocks, all worth 1 but the first, worth 100; "3" of 20 x 10, nothing left."""
+    theta = np.ones((32, 10))
+    theta[0, 0] = 100
+    images = np.zeros((2, 1, 3, 3))
+    images[0, 0, 1], images[1, 0, :, 1] = 0.5, -0.5  # a line across and one down
+    arrays = {"theta0": theta, "theta1": np.zeros((20, 10)), "vectors0": images}
+    return arrays | {"shape0": np.array([100, 10]), "shape1": np.array([20, 10])}, LAYERS
+
+
+def sensitivity() -> tuple[dict[str, np.ndarray], list[str]]:
+    """The first layer can lose anything, the second falls to chance."""
+    ratios = np.array([0.0, 0.5, 0.9])
+    return {
+        "ratios": ratios,
+        "accuracy": np.array([[0.9, 0.9, 0.9], [0.9, 0.4, 0.1]]),
+        "samples": np.array([360]),
+    }, LAYERS
+
+
 def run(method: str = "snip", accuracy: dict[float, float] | None = None, **settings: Any) -> HandMade:
     """A finished run with all probes: A0 has equal eigenvalues, the others fall; quantiles rise evenly from 0 to 2, from input
     to output from 0 to 4. Before a repair all singular values are a tenth of that."""
@@ -108,10 +130,12 @@ def run(method: str = "snip", accuracy: dict[float, float] | None = None, **sett
     small = {key: a / 10 for key, a in values.items()}
     probes: dict[str, Any] = {"spectra-start": (falling, LAYERS), "jacobians-start": (values, LAYERS)}
     probes["change-start"] = change()
+    probes |= {"directions-start": directions(), "sensitivity-start": sensitivity()}
     moves = config.repair != "none" or config.params.get("repair") is True or method == "obs"
     for s in SPARSITIES:
         probes[f"saliency-{s:g}"] = histograms(s), [f"{name}.weight" for name in LAYERS]
         probes[f"spectra-tuned-{s:g}"] = falling, LAYERS
+        probes[f"directions-tuned-{s:g}"] = directions()
         probes |= {f"jacobians-{when}-{s:g}": (values, LAYERS) for when in ("pruned", "tuned")}
         probes |= {f"jacobians-zeroed-{s:g}": (small, LAYERS)} if moves else {}
     return HandMade(config, probes, accuracy or {0.5: 0.96, 0.9: 0.9, 0.98: 0.5}, moves=moves)
@@ -134,9 +158,9 @@ def suited(key: str, runs: list[Any]) -> list[Any]:
     return [each for made in runs for each in repairs(made.config.method, seed=made.config.seed)]
 
 
-def long_run(layers: int = 16, widest: int = 4608, method: str = "snip") -> HandMade:
+def long_run(layers: int = 16, widest: int = 4608, method: str = "snip", seed: int = 0) -> HandMade:
     """A deep network with noisy numbers, none of which is short."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     names = [f"features.{i}" for i in range(layers)]
     factors = {f"{f}{i}": np.sort(rng.random(widest))[::-1] for f in "AS" for i in range(layers)}
     values = {
@@ -152,10 +176,17 @@ def long_run(layers: int = 16, widest: int = 4608, method: str = "snip") -> Hand
     }  # fmt: skip
     probes: dict[str, Any] = {"spectra-start": (factors, names), "jacobians-start": (values, names)}
     probes["change-start"] = change(*rng.standard_normal((3, 2000)))
+    matrices = {f"theta{i}": rng.random((32, 32)) for i in range(layers)}
+    shapes = {f"shape{i}": np.array([widest, widest]) for i in range(layers)}
+    turned = {**matrices, **shapes, "vectors0": rng.standard_normal((6, 3, 28, 28))}, names
+    tried = {"ratios": np.linspace(0, 0.9, 11), "accuracy": rng.random((layers, 11)), "samples": np.array([1000])}
+    probes |= {"directions-start": turned, "sensitivity-start": (tried, names)}
     for s in SPARSITIES:
+        probes[f"directions-tuned-{s:g}"] = {**turned[0], "theta0": rng.random((32, 32))}, names
         probes |= {f"saliency-{s:g}": (bars, [f"{n}.weight" for n in names]), f"spectra-tuned-{s:g}": (factors, names)}
         probes |= {f"jacobians-{when}-{s:g}": (values, names) for when in ("pruned", "tuned")}
-    return HandMade(RunConfig(method=method, sparsities=SPARSITIES), probes, {0.5: 0.9})
+    network = {"model": "lenet-5-caffe", "dataset": "mnist"} if method == "l1-filters" else {}
+    return HandMade(RunConfig(method=method, sparsities=SPARSITIES, seed=seed, **network), probes, {0.5: 0.9})
 
 
 @pytest.mark.parametrize("key", FIGURES)
@@ -193,6 +224,20 @@ def test_a_figure_stays_within_its_budget(key, runs):
     many = range(runs) if isinstance(runs, int) else ()
     made = {"deep": [long_run()], "repaired": [run("snip", repair="isometry", seed=seed) for seed in range(6)]}
     drawn = FIGURES[key](suited(key, made.get(runs) or [run("magnitude", seed=seed) for seed in many]))
+    assert 0 < len(drawn.data) <= base.MAX_TRACES
+    assert max(len(trace.x) for trace in drawn.data) <= base.MAX_POINTS
+    assert len(drawn.to_json()) < 150_000
+
+
+@pytest.mark.parametrize("key", ["spectra", "importance", "sensitivity"])
+@pytest.mark.parametrize("method", ["l1-filters", "eigendamage"])
+def test_six_deep_runs_stay_within_the_budget_too(key, method):
+    runs = [long_run(20, 1500, method, seed=seed) for seed in range(6)]
+    for made in runs:
+        halves = np.arange(600) % 2
+        sides = {f"{part}{factor}0": halves[::-1] for part in ("", "kept") for factor in "AS"}
+        made.probes["directions-pruned-0.9"] = sides, ["features.0"]
+    drawn = FIGURES[key](runs, **({} if key == "sensitivity" else {"layer": "features.0"}))
     assert 0 < len(drawn.data) <= base.MAX_TRACES
     assert max(len(trace.x) for trace in drawn.data) <= base.MAX_POINTS
     assert len(drawn.to_json()) < 150_000
@@ -254,17 +299,17 @@ def test_two_runs_never_share_a_name():
 def test_histogram_counts_add_up_to_the_layer(four):
     table = saliency.data([four[0]], 0.9)
     for layer, part in table.groupby("layer"):
-        size = dict(zip(["1.weight", "3.weight"], SIZES, strict=True))[layer]
+        size = dict(zip(LAYERS, SIZES, strict=True))[layer]
         assert (part["kept"] + part["removed"]).sum() == part["size"].iloc[0] == size
         assert part["kept"].sum() == part["alive"].iloc[0]
         assert part["removed"].sum() == round(0.9 * size)
 
 
 def test_many_runs_show_the_layer_with_most_weights_and_one_run_its_layers(four):
-    assert set(saliency.data(four)["layer"]) == {"1.weight"}  # 10 inputs x 100 outputs against 10 x 20
-    assert set(saliency.data(four, layer="3")["layer"]) == {"3.weight"}
+    assert set(saliency.data(four)["layer"]) == {"1"}  # 10 inputs x 100 outputs against 10 x 20
+    assert set(saliency.data(four, layer="3")["layer"]) == {"3"}
     assert set(saliency.data(four)["run"]) == {made.id for made in four}
-    assert saliency.data(four[:1])["layer"].unique().tolist() == ["1.weight", "3.weight"]
+    assert saliency.data(four[:1])["layer"].unique().tolist() == LAYERS
 
 
 def test_the_threshold_is_drawn_where_the_kept_weights_begin():
@@ -325,7 +370,7 @@ def test_spectra_are_descending_and_long_ones_are_thinned(four):
     table = spectra.data([long_run(layers=1)])
     for _, part in table.groupby(["factor", "when"]):
         assert part["eigenvalue"].is_monotonic_decreasing
-        assert part["index"].iloc[[0, -1]].tolist() == [1, 4608]
+        assert part["index"].iloc[[0, -1]].tolist() == [1, part["of"].iloc[0]]
         assert len(part) <= base.MAX_POINTS
     assert set(spectra.data(four, layer="1")["when"]) == {"before", "after"}
     assert spectra.data(four, layer="1").query("factor == 'A'")["rank"].unique() == pytest.approx([10])
@@ -679,3 +724,239 @@ def test_every_method_s_marker_has_all_the_variants_that_the_trend_draws(method:
 
     for mark in MARKS:
         assert go.Scatter(marker={"symbol": base.symbol(method) + mark}).marker.symbol == base.symbol(method) + mark
+
+
+# Whole units: filters and directions
+
+
+def structured(method: str = "kron-obd", **settings: Any) -> HandMade:
+    """A run that removes filters or directions: layers are named as modules, and the last has no scores."""
+    made = run(method, {0.5: 0.9, 0.9: 0.8}, **settings)
+    for s in (0.5, 0.9):
+        bars = {
+            key: value[:1] if key in ("kept", "removed", "zeros", "sizes", "alive") else value
+            for key, value in histograms(s).items()
+        }
+        made.probes[f"saliency-{s:g}"] = bars, ["1"]
+    del made.probes["saliency-0.98"]
+    made.extra = {
+        (0.0, "dense", "latency_256"): 0.004,
+        (0.5, "pruned", "latency_256"): 0.002,
+        (0.9, "pruned", "latency_256"): 0.005,
+    }
+    made.extra |= {
+        (0.5, "pruned", "speedup_256"): 2.0,
+        (0.9, "pruned", "speedup_256"): 0.8,
+        (0.98, "pruned", "most"): 0.93,
+    }
+    return made
+
+
+@pytest.mark.parametrize(
+    ("method", "noun"), [("obd", "weights"), ("kron-obd", "filters"), ("eigendamage", "directions")]
+)
+def test_axes_and_captions_count_what_the_method_removes(method: str, noun: str):
+    made = structured(method) if noun != "weights" else run(method)
+    assert base.units(method) == noun
+    drawn = figures.saliency([made], sparsity=0.9)
+    assert drawn.layout.yaxis.title.text == f"{noun} per bin"
+    assert f" of 1,000 {noun} removed" in base.alt(drawn)
+    assert figures.layers([made], sparsity=0.9).layout.yaxis.title.text == f"{noun} removed (%)"
+    assert f"4 {noun} by lot" in figures.change([made]).layout.annotations[0].text
+    assert payload([made])["runs"][0]["unit"] == noun
+    static = figures.compare([made, run("snip")], sparsity=0.9)
+    assert [axis.title.text for axis in static.select_yaxes(row=1)] == (
+        ["weights per bin", None] if noun == "weights" else [f"{noun} per bin", "weights per bin"]
+    )
+
+
+def test_layers_of_filters_and_of_weights_stand_in_one_column():
+    table = figures.layers.data([structured(), run("snip")], 0.9)
+    assert table.groupby("unit", sort=False)["layer"].agg(list).to_dict() == {"filters": ["1"], "weights": ["1", "3"]}
+    drawn = figures.layers.plot(table)
+    assert drawn.layout.xaxis.categoryarray == ("1", "3")
+    assert drawn.layout.yaxis.title.text == "units removed (%)"
+    assert "filters of Kron-OBD; weights of SNIP" in figures.note(drawn)
+    sent = payload([structured(), run("snip")])["runs"]
+    assert sent[0]["saliency"][0]["layers"][1] is None
+    assert sent[0]["speedup"] == [2.0, 0.8]
+    assert "speedup" not in sent[1]
+
+
+def test_the_sides_of_a_layer_are_one_layer():
+    made = structured("eigendamage")
+    made.probes["change-start"] = change()[0], ["1 in", "1 out"]
+    assert figures.change.data([made])["layer"].unique().tolist() == ["1"]
+    assert [base.module(name) for name in ("1.weight", "1", "1 in", "block.1 out", "1.bias")] == [
+        "1",
+        "1",
+        "1",
+        "block.1",
+        "1.bias",
+    ]
+
+
+def test_a_sparsity_that_was_not_reached_is_none_of_the_run_s():
+    made = structured()
+    assert base.sparsities(made) == [0.5, 0.9]
+    assert base.beyond(made) == {0.98: 0.93}
+    assert figures.curves.data([made]).query("stage == 'tuned'")["sparsity"].tolist() == [0.5, 0.9]
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}])
+def test_zeroed_weights_stand_at_the_dense_network_s_latency(settings):
+    table = figures.curves.data([structured(), run("magnitude", **settings)], x="latency_256")
+    places = table.groupby("method", sort=False)["x"].agg(list)
+    assert places["kron-obd"] == pytest.approx([2, 5])
+    assert places["magnitude"] == pytest.approx([4, 4, 4])
+    assert places[""] == pytest.approx([4])
+    drawn = figures.curves.plot(table)
+    assert "Magnitude: single zeroed weights speed nothing up" in figures.note(drawn)
+    assert "Kron-OBD: slower than the dense network, 0.80 times as fast at 90% sparsity" in figures.note(drawn)
+    assert drawn.layout.xaxis.title.text == "latency of 256 samples (ms)"
+    assert figures.curves.data([run("magnitude")], x="latency_256").query("stage == 'tuned'").empty
+
+
+def test_three_layers_that_are_slower_than_one_are_told():
+    drawn = figures.curves([structured("eigendamage")], x="latency_256")
+    assert "three layers in place of one are slower than the dense ones, 0.80 times as fast at 90%" in figures.note(
+        drawn
+    )
+    quick = structured("eigendamage")
+    quick.extra[0.9, "pruned", "speedup_256"] = 1.01
+    assert "slower" not in figures.note(figures.curves([quick], x="latency_256"))
+
+
+def test_sparsity_is_counted_with_rotations_and_without():
+    made = structured("eigendamage")
+    made.extra |= {
+        (s, "pruned", f"reached_{kind}"): s - less
+        for s in (0.5, 0.9)
+        for kind, less in (("compacted", 0.1), ("core", -0.05))
+    }
+
+    def places(x: str) -> list[float]:
+        table = figures.curves.data([made, run("snip")], x=x)
+        return table[table["method"] == "eigendamage"]["x"].tolist() + table[table["method"] == "snip"]["x"].tolist()
+
+    assert places("sparsity") == pytest.approx([0.4, 0.8, *SPARSITIES])
+    assert places("core") == pytest.approx([0.55, 0.95, *SPARSITIES])
+    assert "rotations not counted" in figures.curves([made], x="core").layout.xaxis.title.text
+
+
+def test_the_product_of_two_spectra_is_that_of_the_kronecker_product(monkeypatch):
+    A, S = np.array([4.0, 1.0, 0.25]), np.array([2.0, 1.0])
+    index, values = product(A, S)
+    assert values == pytest.approx(np.linalg.eigvalsh(np.kron(np.diag(S), np.diag(A)))[::-1])
+    assert index.tolist() == [0, 1, 2, 3, 4, 5]
+    monkeypatch.setitem(product.__globals__, "PAIRS", 4)  # the first and last eigenvalue of A
+    index, values = product(A, S)
+    assert (index.tolist(), values.tolist()) == ([0, 2, 3, 5], [8, 4, 0.5, 0.25])
+
+
+def test_condition_and_effective_rank_of_the_product_multiply():
+    made = run()
+    made.probes["spectra-start"] = {"A0": np.array([3.0, 1.0]), "S0": np.array([4.0, 2.0, 1.0])}, ["1"]
+    table = spectra.data([made], layer="1")
+    told = table[table["when"] == "before"].drop_duplicates("factor").set_index("factor")
+    whole = np.multiply.outer([3.0, 1.0], [4.0, 2.0, 1.0]).ravel()
+    assert told.loc["A ⊗ S", ["of", "condition", "rank"]].tolist() == pytest.approx([6, 12, effective_rank(whole)])
+    rows = summary(table).set_index("factor")
+    assert rows.loc["S", "condition before"] == 4
+    assert rows.loc["A", "rank before"] == pytest.approx(effective_rank(np.array([3.0, 1.0])))
+
+
+def test_directions_that_were_cut_are_marked_as_kept_or_removed():
+    made = structured("eigendamage")
+    arrays = {
+        "A0": np.array([3.0, 2.0, 1.0]),
+        "keptA0": np.array([1, 0, 1]),
+        "S0": np.array([5.0, 1.0]),
+        "keptS0": np.array([1, 0]),
+    }
+    made.probes["directions-pruned-0.9"] = arrays, ["1"]
+    table = spectra.data([made], 0.9, "1")
+    marks = table[table["when"].isin(["kept", "removed"])]
+    assert marks[marks["factor"] == "A"]["when"].tolist() == ["kept", "removed", "kept"]
+    assert marks[marks["factor"] == "S"]["eigenvalue"].tolist() == [5, 1]
+    drawn = spectra.plot(table)
+    assert [trace.marker.symbol for trace in drawn.data if trace.mode == "markers" and trace.x[0] is not None] == [
+        ("circle", "circle-open", "circle"), ("circle", "circle-open"),
+    ]  # fmt: skip
+    assert {"direction kept", "direction removed"} <= {trace.name for trace in drawn.data}
+    assert "direction kept" not in {trace.name for trace in spectra.plot(spectra.data([run()], 0.9)).data}
+
+
+def test_runs_of_one_dense_network_share_its_spectra():
+    drawn = figures.spectra([run("magnitude"), run("obd")])
+    before = [trace for trace in drawn.data if trace.line.dash == "dot" and trace.x[0] is not None]
+    assert len(before) == 3
+    assert {trace.line.color for trace in before} == {base.NEUTRAL}
+
+
+def test_a_block_of_the_importance_matrix_knows_its_directions_and_its_sum():
+    table = figures.importance.data([run("kron-obd"), run("l1-filters", model="digits-cnn")], 0.9, "1")
+    assert table.groupby(["when", "run"], sort=False).ngroups == 3  # before once, after for each run
+    first, second = table.iloc[0], table.iloc[10]
+    assert (first["row"], first["rows"], first["column"], first["columns"], first["importance"]) == (1, 4, 1, 1, 100)
+    assert (second["row"], second["of_rows"], second["of_columns"]) == (5, 100, 10)
+    drawn = figures.importance.plot(table)
+    heat = drawn.data[0]
+    assert (heat.x[0], heat.x[-1], heat.y[0], heat.y[-1]) == (0.5, 10.5, 0.5, 100.5)
+    assert (heat.z[0][0], heat.z[1][1]) == (pytest.approx(2), 0)
+    assert drawn.layout.coloraxis.colorbar.title.text == "nats"
+    assert "419 nats in all" in base.alt(drawn)
+    nothing = figures.importance([run("kron-obd")], layer="3")
+    assert np.isnan(nothing.data[0].z).all()
+
+
+def test_runs_that_read_the_same_inputs_have_one_row_of_eigenvectors():
+    flipped = structured("eigendamage")
+    arrays, names = flipped.probes["directions-start"]
+    flipped.probes["directions-start"] = {**arrays, "vectors0": -arrays["vectors0"]}, names  # a sign means nothing
+    table = figures.eigenvectors.data([run("kron-obd"), flipped])
+    assert table["run"].nunique() == 1
+    assert len(table) == 2 * 9
+    assert table.drop_duplicates("vector")["share"].tolist() == pytest.approx([0.1, 0.1])
+    drawn = figures.eigenvectors.plot(table)
+    assert len(drawn.data) == 2
+    assert drawn.data[0].z.tolist() == [[0, 0, 0], [1, 1, 1], [0, 0, 0]]
+    assert drawn.layout.yaxis.scaleanchor == "x"  # square pixels
+
+
+def test_images_in_colour_have_a_row_for_each_channel():
+    drawn = figures.eigenvectors([long_run(1)])
+    assert len(drawn.data) == 18
+    assert [axis.title.text for axis in drawn.select_yaxes(col=1)] == ["red, row", "green, row", "blue, row"]
+
+
+def test_the_sensitivity_of_layers_is_a_line_each():
+    table = figures.sensitivity.data([run("l1-filters", model="digits-cnn")])
+    assert table[table["layer"] == "3"]["accuracy"].tolist() == [0.9, 0.4, 0.1]
+    drawn = figures.sensitivity.plot(table)
+    assert [trace.name for trace in drawn.data] == ["layer 1", "layer 3"]
+    assert drawn.data[1].y == pytest.approx([90, 40, 10])
+    assert drawn.data[1].x == pytest.approx([0, 50, 90])
+    assert "most sensitive layer 3 (40% without half of it)" in base.alt(drawn)
+    assert "360 validation samples" in figures.note(drawn)
+
+
+def test_many_layers_are_told_apart_by_a_colour_bar():
+    drawn = figures.sensitivity([long_run(16)])
+    assert len(drawn.data) == 17
+    assert drawn.data[-1].marker.colorbar.ticktext == ("first", "last")
+    assert not any(trace.showlegend for trace in drawn.data)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "name"),
+    [
+        ("l1-filters", {"mode": "greedy"}, "L1 filters · greedy"),
+        ("l1-filters", {"per_stage": "1=0.5,2=0.3", "skip": 2}, "L1 filters · stages 1=0.5, 2=0.3 · 2 left whole"),
+        ("kron-obs", {"joint": False, "quadratic": "row-sum"}, "Kron-OBS · row sums · single moves"),
+        ("eigendamage", {"basis": "patches", "count": "core"}, "EigenDamage · patch basis · cores counted"),
+        ("eigendamage", {"eigenvalues": "corrected", "fisher": "exact"}, "EigenDamage · exact Fisher · corrected eigenvalues"),
+    ],
+)  # fmt: skip
+def test_switches_of_structured_methods_have_short_names(method: str, params: dict[str, Any], name: str):
+    assert sorted(base.label(run(method, model="digits-cnn", params=params)).split(" · ")) == sorted(name.split(" · "))

@@ -14,33 +14,57 @@ from pruneviz.curvature.layers import Recorder
 from pruneviz.errors import InvalidSetting
 from pruneviz.loss import CROSS_ENTROPY, Loss
 
+EXACT = 2048
+ENTRIES = 2**26  # of one temporary of patches
+
 
 @dataclass(frozen=True)
 class KroneckerFactors:
-    r"""The pair of one layer, :math:`F_\ell \approx S \otimes A`. Shapes: ``A [in, in]``, ``S [out, out]``, symmetric."""
+    r"""The pair of one layer, :math:`F_\ell \approx S \otimes A`. Shapes: ``A [in, in]``, ``S [out, out]``, symmetric.
+
+    A convolution with groups has a pair for each: ``A [groups, in, in]``, ``S [groups, out / groups, out / groups]``.
+    """
 
     A: Tensor
     S: Tensor
 
     def eigh(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """(eigenvalues, eigenvectors) of A and of S; eigenvalues ascending, clamped at 0."""
-        (a, qa), (s, qs) = torch.linalg.eigh(self.A), torch.linalg.eigh(self.S)
-        return (a.clamp(min=0), qa), (s.clamp(min=0), qs)
+        return spectral(self.A), spectral(self.S)
 
     def inverse(self, damping: float) -> KroneckerFactors:
         """Inverses of both factors, each damped by ``damping`` times its own mean eigenvalue."""
-
-        def inverted(matrix: Tensor) -> Tensor:
-            ridge = (
-                damping * matrix.diagonal().mean() * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
-            )
-            return torch.cholesky_inverse(torch.linalg.cholesky(matrix + ridge))
-
-        return KroneckerFactors(inverted(self.A), inverted(self.S))
+        return KroneckerFactors(*(inverted(m, damping).to(m) for m in (self.A, self.S)))
 
     def dense(self) -> Tensor:
-        """``torch.kron(S, A)``, in the order of ``weight.flatten()``: [out * in, out * in]."""
-        return torch.kron(self.S, self.A)
+        """``torch.kron(S, A)``, in the order of ``weight.flatten()``: [out * in, out * in]; block-diagonal with groups."""
+        if self.A.dim() == 2:
+            return torch.kron(self.S, self.A)
+        return torch.block_diag(*(torch.kron(s, a) for s, a in zip(self.S, self.A, strict=True)))
+
+
+def inverted(matrix: Tensor, damping: float) -> Tensor:
+    """The inverse of a symmetric positive matrix [..., n, n] with ``damping`` times its mean eigenvalue added, in float64.
+
+    A matrix of zeros gives the identity. By Cholesky; where rounding left eigenvalues below -damping, by eigenvalues raised to 0.
+    """
+    exact = matrix.to("cpu" if matrix.device.type == "mps" else matrix.device).double()
+    mean = exact.diagonal(dim1=-2, dim2=-1).mean(-1)
+    ridge = torch.where(mean > 0, damping * mean, 1.0)[..., None]
+    damped = exact + torch.diag_embed(ridge.expand(exact.shape[:-1]))
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if not bool(failed.any()):
+        return torch.cholesky_inverse(factor)
+    values, vectors = torch.linalg.eigh(exact)
+    raised = values.clamp(min=0) + ridge.clamp(min=torch.finfo(torch.float64).eps * values.amax())
+    return vectors / raised[..., None, :] @ vectors.mT
+
+
+def spectral(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """(eigenvalues, eigenvectors), ascending, clamped at 0; in float64 up to 2,048 rows where the device has it."""
+    exact = matrix.shape[-1] <= EXACT and matrix.device.type != "mps"
+    values, vectors = torch.linalg.eigh(matrix.double() if exact else matrix)
+    return values.clamp(min=0).to(matrix.dtype), vectors.to(matrix.dtype)
 
 
 def kfac(
@@ -62,7 +86,7 @@ def kfac(
     probability, or the labels given.
 
     Returns: module name -> factors, ``A [in, in]``, ``S [out, out]`` (``in`` counts the kernel's entries).
-    Raises:  UnsupportedLayer, if a layer is used twice in one forward pass or is a grouped convolution.
+    With groups, a pair for each. Raises: UnsupportedLayer, if a layer is used twice in one forward pass.
     """
     A: dict[str, Tensor] = {}
     S: dict[str, Tensor] = {}
@@ -71,21 +95,29 @@ def kfac(
     def add(into: dict[str, Tensor], name: str, matrix: Tensor) -> None:
         into[name] = into[name] + matrix if name in into else matrix
 
-    with untouched(model), Recorder(model) as recorder:
+    with untouched(model), Recorder(model, groups=True) as recorder:
         for x, y in batches:
             recorder.clear()
             logits = model(x)
             seen += len(x)
             for name in recorder.outputs:
-                rows = recorder.rows(name).flatten(0, 1)  # [samples * positions, in]
-                add(A, name, rows.T @ rows)
+                for rows in recorder.portions(name, ENTRIES):
+                    add(A, name, _gram(rows, recorder.groups(name)))
             for slope in cotangents(loss, logits, y, fisher, samples, generator):
                 for name, slopes in recorder.gradients(slope, logits).items():
-                    positions, flat = slopes.shape[1], slopes.flatten(0, 1)  # [samples * positions, out]
-                    add(S, name, flat.T @ flat / positions)
+                    add(S, name, _gram(slopes, recorder.groups(name)) / slopes.shape[1])
             del logits
     draws = samples if fisher == "sampled" else 1
     return {name: KroneckerFactors(A[name] / seen, S[name] / (seen * draws)) for name in A}
+
+
+def _gram(rows: Tensor, groups: int) -> Tensor:
+    """Sum over samples and positions of outer products: [n, l, d] -> [d, d], or for each group [g, d / g, d / g]."""
+    flat = rows.flatten(0, 1)
+    if groups == 1:
+        return flat.T @ flat
+    parts = flat.unflatten(1, (groups, -1)).transpose(0, 1)
+    return parts.mT @ parts
 
 
 def cotangents(

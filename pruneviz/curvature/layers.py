@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,9 @@ from pruneviz.errors import UnsupportedLayer
 class Recorder:
     """Inputs and outputs of every Linear and Conv2d in one forward pass."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, *, groups: bool = False):
+        """``groups``: whether grouped convolutions are understood; they are refused otherwise."""
+        self._grouped = groups
         self.layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
@@ -34,10 +36,10 @@ class Recorder:
                     f"Layer {name!r} is used twice in one forward pass: its curvature would be wrong. "
                     "Give each use its own layer."
                 )
-            if isinstance(module, nn.Conv2d) and module.groups != 1:
+            if not self._grouped and self.groups(name) != 1:
                 raise UnsupportedLayer(
-                    f"Layer {name!r} is a convolution with {module.groups} groups; curvature is computed for "
-                    "groups=1 only. Choose a method without curvature, and leave the spectra probe out."
+                    f"Layer {name!r} is a convolution with {self.groups(name)} groups; this curvature is computed for "
+                    "groups=1 only. Choose Kron-OBD, EigenDamage or a method without curvature."
                 )
             self.inputs[name], self.outputs[name] = inputs[0].detach(), output
             return output.clone()  # an activation that works in place must not overwrite what was recorded
@@ -48,9 +50,24 @@ class Recorder:
         self.inputs.clear()
         self.outputs.clear()
 
-    def rows(self, name: str) -> Tensor:
-        """What the layer multiplies with its weight: [samples, positions, in]."""
-        layer, x = self.layers[name], self.inputs[name]
+    def groups(self, name: str) -> int:
+        """Groups of a convolution; 1 for any other layer."""
+        layer = self.layers[name]
+        return layer.groups if isinstance(layer, nn.Conv2d) else 1
+
+    def portions(self, name: str, entries: int) -> Iterator[Tensor]:
+        """:meth:`rows` of some samples at a time, so that none has many more than ``entries`` entries."""
+        layer, each = self.layers[name], self.outputs[name][0]
+        kernel = layer.weight[0].numel() * self.groups(name)
+        positions = each[0].numel() if isinstance(layer, nn.Conv2d) else each.numel() // each.shape[-1]
+        step = max(1, entries // (kernel * positions))
+        for part in self.inputs[name].split(step):
+            yield self.rows(name, part)
+
+    def rows(self, name: str, x: Tensor | None = None) -> Tensor:
+        """What the layer multiplies with its weight, for all samples or for inputs ``x``: [samples, positions, in]."""
+        layer = self.layers[name]
+        x = self.inputs[name] if x is None else x
         if isinstance(layer, nn.Conv2d):
             if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
                 raise UnsupportedLayer(f"Layer {name!r}: only zero padding given in numbers is supported.")

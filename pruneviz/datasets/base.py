@@ -56,6 +56,33 @@ class File:
     url: str
     sha256: str
 
+    @property
+    def wanted(self) -> str:
+        """What to put into a folder, in words."""
+        return self.name
+
+    def found_in(self, folder: Path) -> Path | None:
+        """This file there, compressed or not."""
+        paths = (folder / name for name in (self.name, self.name.removesuffix(".gz")))
+        return next((path for path in paths if path.is_file()), None)
+
+
+@dataclass(frozen=True)
+class Archive(File):
+    """A published .tar.gz with the sha256 of the file as it is; ``members``: the path in it and the md5 of each that is read."""
+
+    members: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def wanted(self) -> str:
+        return f"{self.name} (or its folder {self.members[0][0].partition('/')[0]}, unpacked)"
+
+    def found_in(self, folder: Path) -> Path | None:
+        """The archive there, or else the folder where all its members lie unpacked."""
+        if (folder / self.name).is_file():
+            return folder / self.name
+        return folder if all((folder / member).is_file() for member, _ in self.members) else None
+
 
 @dataclass(frozen=True)
 class DataCard:
@@ -99,11 +126,8 @@ class DataCard:
 
     def find(self, file: File) -> Path | None:
         """The file, compressed or not, in the data folder or where a system package puts it."""
-        for folder in (self.home, *map(Path, self.folders)):
-            for name in (file.name, file.name.removesuffix(".gz")):
-                if (folder / name).is_file():
-                    return folder / name
-        return None
+        places = (file.found_in(folder) for folder in (self.home, *map(Path, self.folders)))
+        return next((path for path in places if path is not None), None)
 
     @property
     def present(self) -> bool:
@@ -129,6 +153,37 @@ def obtain(card: DataCard, file: File) -> bytes:
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise DataUnavailable(_wrong(card, path, "its content is not the published one"))
     return content
+
+
+def members(card: DataCard, archive: Archive) -> dict[str, bytes]:
+    """The members of a published archive by path: local first, else downloaded; always checked, and read without unpacking.
+
+    Raises DataUnavailable, naming the file, what was found, and where to put the published one.
+    """
+    import tarfile
+    import zlib
+
+    path = card.find(archive) or _download(card, archive)
+    if path.is_dir():
+        found = {member: (path / member).read_bytes() for member, _ in archive.members}
+        for member, md5 in archive.members:
+            if hashlib.md5(found[member], usedforsecurity=False).hexdigest() != md5:
+                raise DataUnavailable(_wrong(card, path / member, "its content is not the published one"))
+        return found
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != archive.sha256:
+            raise DataUnavailable(_wrong(card, path, "its content is not the published one"))
+    found = {}
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            for member, _ in archive.members:
+                content = tar.extractfile(member)
+                found[member] = content.read() if content is not None else b""
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise DataUnavailable(_wrong(card, path, f"it cannot be unpacked ({error})")) from None
+    except KeyError:
+        raise DataUnavailable(_wrong(card, path, f"it lacks {member}")) from None
+    return found
 
 
 def _unpack(path: Path) -> bytes:
@@ -163,7 +218,7 @@ def _download(card: DataCard, file: File) -> Path:
         card.home.mkdir(parents=True, exist_ok=True)
         return Path(pooch.retrieve(file.url, None, file.name, card.home, downloader=bar))
     except (OSError, requests.RequestException, ValueError) as error:
-        names = ", ".join(f.name for f in card.files)
+        names = ", ".join(f.wanted for f in card.files)
         raise DataUnavailable(
             f"{card.title} is not on this machine and could not be downloaded ({type(error).__name__}). "
             f"Put {names} into {card.home} (set PRUNEVIZ_DATA to use another folder); they come from {card.source}."

@@ -11,20 +11,26 @@ from pruneviz.figures.base import Figure, alt, colour, label, labels, note
 from pruneviz.figures.change import FIGURE as change
 from pruneviz.figures.compare import FIGURE as compare
 from pruneviz.figures.curves import FIGURE as curves
+from pruneviz.figures.eigenvectors import FIGURE as eigenvectors
+from pruneviz.figures.importance import FIGURE as importance
 from pruneviz.figures.jacobians import ENDS as ends
 from pruneviz.figures.jacobians import FIGURE as jacobians
 from pruneviz.figures.jacobians import TREND as trend
 from pruneviz.figures.repair import FIGURE as repair
 from pruneviz.figures.saliency import FIGURE as saliency
 from pruneviz.figures.saliency import LAYERS as layers
+from pruneviz.figures.sensitivity import FIGURE as sensitivity
 from pruneviz.figures.spectra import FIGURE as spectra
 
 FIGURES: Mapping[str, Figure] = {
     figure.key: figure
-    for figure in (saliency, layers, change, spectra, jacobians, ends, trend, repair, curves, compare)
-}
+    for figure in (
+        saliency, layers, change, spectra, importance, eigenvectors, jacobians, ends, trend, repair, curves, sensitivity,
+        compare,
+    )
+}  # fmt: skip
 
 __all__ = [
-    "FIGURES", "Figure", "alt", "change", "colour", "compare", "curves", "ends", "jacobians", "label", "labels", "layers",
-    "note", "repair", "saliency", "spectra", "trend",
+    "FIGURES", "Figure", "alt", "change", "colour", "compare", "curves", "eigenvectors", "ends", "importance", "jacobians",
+    "label", "labels", "layers", "note", "repair", "saliency", "sensitivity", "spectra", "trend",
 ]  # fmt: skip

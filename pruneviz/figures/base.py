@@ -23,6 +23,8 @@ from pruneviz.figures.scales import (  # noqa: F401
     thinned,
     unsigned,
 )  # fmt: skip
+from pruneviz.methods import METHODS
+from pruneviz.methods.base import Unit
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -36,6 +38,7 @@ NEUTRAL = "#808080"  # the one grey that reads on white and on near-black: thres
 DASHES = ("solid", "dash", "longdashdot", "longdash")  # of one method's variants
 GRID = "rgba(128,128,128,0.22)"
 RED = "#e5383b"  # a layer that lost everything
+UNITS: Mapping[Unit, str] = {Unit.WEIGHT: "weights", Unit.FILTER: "filters", Unit.EIGENBASIS: "directions"}
 
 # Every colour has a contrast of 3 or more on white and on Streamlit's dark background, and differs from the others
 # under deuteranopia and protanopia; markers repeat the difference.
@@ -99,10 +102,29 @@ def faded(hex_: str, alpha: float) -> str:
 
 
 def sparsities(run: Run) -> list[float]:
-    """The sparsities that a run has numbers or arrays for, rising."""
+    """The sparsities that a run has numbers or arrays for, rising; those that it could not reach are left out."""
     found = {float(name.rpartition("-")[2]) for name in run.names("saliency")}
     metrics = run.metrics
-    return sorted(found | set(metrics.loc[metrics["stage"].isin(["pruned", "tuned"]), "sparsity"].astype(float)))
+    reached = metrics["stage"].isin(["pruned", "tuned"]) & (metrics["metric"] != "most")
+    return sorted(found | set(metrics.loc[reached, "sparsity"].astype(float)))
+
+
+def beyond(run: Run) -> dict[float, float]:
+    """The sparsities that a run could not reach -> the most that it could."""
+    metrics = run.metrics
+    most = metrics[metrics["metric"] == "most"]
+    return dict(zip(most["sparsity"].astype(float), most["value"].astype(float), strict=True))
+
+
+def units(method: str) -> str:
+    """What the method removes, in the plural: "weights", "filters" or "directions"."""
+    return UNITS[METHODS[method].unit]
+
+
+def in_common(names: Iterable[str]) -> str:
+    """The one word for what is counted, or "units" where methods remove several kinds."""
+    found = set(names)
+    return found.pop() if len(found) == 1 else "units"
 
 
 def nearest(run: Run, probe: str, sparsity: float) -> float | None:
@@ -114,8 +136,8 @@ def nearest(run: Run, probe: str, sparsity: float) -> float | None:
 
 
 def module(name: str) -> str:
-    """ "1.weight" -> "1": saliencies name parameters, spectra and Jacobians modules."""
-    return name.removesuffix(".weight")
+    """ "1.weight" and "1 in" -> "1": single weights are named by their parameter, directions with their side."""
+    return name.partition(" ")[0].removesuffix(".weight")
 
 
 def layers(runs: Iterable[Run]) -> dict[str, int]:

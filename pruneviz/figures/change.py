@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 TITLE = "Predicted and measured loss change"
 COLUMNS = [
     "run", "method", "label", "start", "layer", "predicted", "measured", "zeroed", "correlation", "sizes", "every", "of",
-    "same_unit", "unit",
+    "same_unit", "unit", "removed",
 ]  # fmt: skip
 ALL_POINTS = 1536  # over all facets, so that six stay as light as three
 PALE = 0.3  # removed by zeroing alone
 
 
 def data(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row a measured weight: ``predicted`` (the score), ``measured`` and ``zeroed`` (rises of the loss with the
+    """One row a measured unit: ``predicted`` (the score), ``measured`` and ``zeroed`` (rises of the loss with the
     method's own update of the survivors, and without it).
 
     ``correlation`` is Spearman's of predicted and measured, ``sizes`` that of predicted and the size of the measured
-    change; ``of`` weights were measured, which were ``every`` one or a sample. ``same_unit``: the score is itself a rise.
+    change; ``of`` units (``removed`` says what: weights, filters or directions) were measured, which were ``every`` one or
+    a sample. ``same_unit``: the score is itself a rise.
     """
     runs, names = list(runs), base.labels(runs)
     tables = [pd.DataFrame(columns=COLUMNS)]
@@ -47,6 +48,7 @@ def data(runs: Sequence[Run]) -> pd.DataFrame:
                     run=run.id, method=card.key, label=names[run.id], start=str(run.config.start), layer=layers[a["layer"]],
                     correlation=float(a["correlation"][0]), sizes=spearman(a["predicted"], np.abs(a["measured"])),
                     every=bool(a["all"][0]), of=len(table), same_unit=card.predicts, unit="" if squared else "nats",
+                    removed=base.units(card.key),
                 )
             )  # fmt: skip
     return pd.concat(tables[1:] or tables, ignore_index=True)[COLUMNS]
@@ -127,7 +129,7 @@ def _span(places: np.ndarray) -> tuple[float, float]:
 
 
 def _moves(part: pd.DataFrame) -> bool:
-    """Whether the method moves the survivors when it removes a weight."""
+    """Whether the method moves the survivors when it removes a unit."""
     return not np.allclose(part["measured"], part["zeroed"], rtol=1e-3, atol=0)
 
 
@@ -136,7 +138,8 @@ def _heading(part: pd.DataFrame) -> str:
     lines = [f"rank correlation <b>{_correlation(first['correlation'])}</b>"]
     if _hides_sign(part):
         lines[0] += f", with its size {_correlation(first['sizes'])}"
-    many = f"all {first['of']:,} weights" if first["every"] else f"{first['of']:,} weights by lot"
+    many = f"{first['of']:,} {first['removed']}"
+    many = f"all {many}" if first["every"] else f"{many} by lot"
     lines.append(f"{many}, {'trained' if first['start'] == 'trained' else 'initial'} network")
     return f"<b>{first['label']}</b><br><span style='font-size:11px'>{'<br>'.join(lines)}</span>"
 
@@ -153,7 +156,7 @@ def _correlation(value: float) -> str:
 def _sentence(part: pd.DataFrame) -> str:
     first = part.iloc[0]
     return (
-        f"{first['label']}, rank correlation {_correlation(first['correlation'])} over {first['of']:,} weights, "
+        f"{first['label']}, rank correlation {_correlation(first['correlation'])} over {first['of']:,} {first['removed']}, "
         f"{base.percent((part['measured'] < 0).mean())} of the removals lower the loss"
     )
 
@@ -170,15 +173,16 @@ def _note(parts: list[pd.DataFrame], most: int) -> str:
             f"{part['label'].iloc[0]}: mean rise {base.number(own)} with the update, {base.number(alone)} by zeroing alone{ratio}."
         )
     if most < max(map(len, drawn)):
-        said.append(f"At most {most} of the measured weights are drawn for each run; the numbers are of all of them.")
+        counted = base.in_common(part["removed"].iloc[0] for part in drawn)
+        said.append(f"At most {most} of the measured {counted} are drawn for each run; the numbers are of all of them.")
     return " ".join([*said, base.too_many(parts, base.MAX_FACETS)]).strip()
 
 
 FIGURE = base.Figure(
     "change",
     TITLE,
-    "Measured: one weight at a time is removed (with the method's own update of the others, where it has one), the loss is "
-    "read again on the samples that made the score, and the weight is put back. A rise below 0 is a fall. The rank "
+    "Measured: one weight, filter or direction at a time is removed (with the method's own update of the others, where it has "
+    "one), the loss is read again on the samples that made the score, and it is put back. A rise below 0 is a fall. The rank "
     "correlation is 1 where the score puts the removals in their true order. Scores in units of the loss should lie on the "
     "dashed line; others need only rise with the measured change, and some never meant to predict it. Both axes are "
     "logarithmic on each side of 0 and linear close to it.",

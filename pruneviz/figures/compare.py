@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 TITLE = "Runs side by side"
 ROWS = {
-    "saliency": "weights per bin",
+    "saliency": "per bin",
     "spectra": "eigenvalue",
     "jacobians": "singular value",
     "curve": "test accuracy (%)",
 }
-COLUMNS = ["run", "method", "label", "layer", "sparsity", "view", "series", "x", "y", "width", "mark", "log", "linear"]
+COLUMNS = [
+    "run", "method", "label", "layer", "sparsity", "view", "series", "unit", "x", "y", "width", "mark", "log", "linear",
+]  # fmt: skip
 BOX = ("low", "q1", "median", "q3", "high")
 BUDGET = 290_000  # bytes of the moving grid's data
 POINTS = 120  # of an eigenvalue curve in the static figure
@@ -33,6 +35,7 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
     """One row a mark: ``view`` (saliency, spectra, jacobians, curve) and ``series`` within it, ``x``, ``y``.
 
     ``mark`` is the threshold of a histogram and 1 at the curve's point of this sparsity; box quantiles are their series;
+    ``unit`` is what a histogram counts;
     ``log`` and ``linear`` say how a histogram's axis was made (:func:`pruneviz.figures.saliency.scale`).
     """
     runs = list(runs)[: base.MAX_RUNS]
@@ -47,12 +50,13 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
 def _column(run: Run, sparsity: float, layer: str | None) -> pd.DataFrame:
     """The marks of one run."""
     rows: list[dict[str, Any]] = []
-    for panel in (p for p in saliency.histograms(run, sparsity) if layer and saliency.matches(p["layer"], layer)):
+    for panel in (p for p in saliency.histograms(run, sparsity) if p["layer"] == layer):
         lower, upper = panel["lower"], panel["upper"]
         axis = {key: panel[key] for key in ("log", "linear")}
         for series in ("kept", "removed"):
             bins = zip((lower + upper) / 2, panel[series], upper - lower, strict=True)
-            same = {"view": "saliency", "series": series, **axis, "mark": saliency.place(panel["threshold"], **axis)}
+            same = {"view": "saliency", "series": series, "unit": panel["unit"], **axis}
+            same["mark"] = saliency.place(panel["threshold"], **axis)
             rows += [{**same, "x": x, "y": int(y), "width": w} for x, y, w in bins]
         break
     for when, _, name in spectra.moments(run, sparsity):
@@ -116,6 +120,11 @@ def plot(table: pd.DataFrame) -> go.Figure:
                 where, texts = base.log_ticks(low, high, most=4)
                 fig.update_yaxes(tickvals=[10**e for e in where], ticktext=texts, row=row)
         fig.update_yaxes(title_text=ROWS[view], row=row, col=1)
+    counted = [part["unit"].dropna().drop_duplicates().tolist() for _, part in columns]
+    mixed = len({unit for found in counted for unit in found}) > 1
+    for col, found in enumerate(counted, 1):
+        if found and (mixed or col == 1):
+            fig.update_yaxes(title_text=f"{found[0]} per bin", row=1, col=col)
     return fig
 
 
@@ -127,7 +136,8 @@ def _saliency(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
     fig.add_bar(
         x=x, y=[*wide["kept"], *wide["removed"]], base=[*([0] * len(wide)), *wide["kept"]], width=[*wide["width"], *wide["width"]],
         marker={"color": [shade] * len(wide) + [base.faded(shade, 0.32)] * len(wide), "line_width": 0},
-        customdata=["kept"] * len(wide) + ["removed"] * len(wide), hovertemplate="%{y:,} %{customdata}<extra></extra>",
+        customdata=["kept"] * len(wide) + ["removed"] * len(wide),
+        hovertemplate=f"%{{y:,}} {part['unit'].iloc[0]} %{{customdata}}<extra></extra>",
         row=1, col=col,
     )  # fmt: skip
     low, high = wide["x"].min(), wide["x"].max()
@@ -251,6 +261,7 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
         "label": label,
         "colour": base.colour(config.method),
         "about": f"{network}, {once}{', survivors moved' if moved else ''}",
+        "unit": base.units(config.method),
         "sparsities": own,
         "dense": _short(numbers.get(("dense", 0.0, "test", "accuracy"))),
         "tuned": series("tuned", "test", "accuracy"),
@@ -258,6 +269,7 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
         **({"zeroed": series("zeroed", "test", "accuracy")} if moved else {}),
         "parameters": series("pruned", "", "parameters"),
         "connected": series("pruned", "", "connected"),
+        **({"speedup": speedup} if any(speedup := series("pruned", "", "speedup_256")) else {}),
         "saliency": [_bars(run, s, known, detail) for s in own],
         "spectra": {
             "start": _eigenvalues(run, "spectra-start", known, detail),
@@ -291,7 +303,7 @@ def _bars(run: Run, sparsity: float, known: list[str], detail: Detail) -> dict[s
 
     found: list[dict[str, Any] | None] = []
     for name in known:
-        panel = next((p for p in panels if saliency.matches(p["layer"], name)), None)
+        panel = next((p for p in panels if p["layer"] == name), None)
         found.append(
             panel and {
                 "kept": merged(panel["kept"]), "removed": merged(panel["removed"]), "cut": _short(panel["threshold"]),
@@ -343,10 +355,10 @@ def _quantiles(run: Run, name: str, known: list[str], detail: Detail) -> list[li
 FIGURE = base.Figure(
     "compare",
     TITLE,
-    "A column for each run. Saliency: weights of the layer by score, removed light, dashed the threshold. Spectra: "
-    "eigenvalues of the Kronecker factors A (inputs) and S (gradients), dotted before pruning, solid after. Jacobians: "
-    "singular values of the layer, box 25 to 75%, whiskers 5 to 95%; repaired only where survivors move. Curve: test accuracy "
-    "after training again.",
+    "A column for each run. Saliency: the layer's weights, filters or directions by score, removed light, dashed the "
+    "threshold. Spectra: eigenvalues of the Kronecker factors A (inputs) and S (gradients), dotted before pruning, solid "
+    "after. Jacobians: singular values of the layer, box 25 to 75%, whiskers 5 to 95%; repaired only where survivors move. "
+    "Curve: test accuracy after training again.",
     r"s_q \le \tau, \qquad F_\ell \approx S_\ell \otimes A_\ell, \qquad J_\ell = D_\ell W_\ell",
     data,
     plot,

@@ -18,20 +18,29 @@ if TYPE_CHECKING:
 
 TITLES = {
     "sparsity": "sparsity",
+    "core": "sparsity without rotations",
     "parameters": "parameters left",
     "flops": "FLOPs of one sample",
+    "latency_256": "latency of 256 samples",
+    "latency_1": "latency of one sample",
     "epochs": "training epochs spent",
 }
 AXES = {
     "parameters": "parameters left (log scale)",
     "flops": "FLOPs a sample, zeroed weights not counted (log scale)",
+    "latency_256": "latency of 256 samples (ms)",
+    "latency_1": "latency of one sample (ms)",
     "epochs": "training epochs spent in all",
 }
+COUNTS = {"sparsity": "reached_compacted", "core": "reached_core"}  # axis -> what directions recorded; others: reached
+LATENCIES = ("latency_256", "latency_1")
+ROUND = (0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+NOISE = 0.95  # times as fast as dense: what lies above may be measured of the same network
 SPLITS = {"test": "test", "val": "validation", "train": "training"}
 DASH = {"zeroed": "dashdot", "pruned": "dot", "tuned": "solid"}
 SAID = {"zeroed": "by zeroing only", "pruned": "right after pruning", "tuned": "trained again"}
 KEYS = ["label", "method", "start", "stage", "sparsity"]
-COLUMNS = [*KEYS, "metric", "split", "axis", "scale", "x", "mean", "low", "high", "seeds"]
+COLUMNS = [*KEYS, "metric", "split", "axis", "scale", "x", "mean", "low", "high", "seeds", "speedup"]
 
 
 def data(
@@ -44,13 +53,17 @@ def data(
 ) -> pd.DataFrame:
     """One row a curve and sparsity: ``mean``, ``low`` and ``high`` over ``seeds`` runs that differ in the seed alone.
 
-    ``x``: sparsity (the one reached), parameters, flops or epochs. ``stage``: tuned, pruned (survivors moved where the
-    method moves them) and zeroed (before they move), one or several, or "both" for pruned and tuned. A run that moves
-    nothing recorded one network for zeroed and pruned: it stands for either. The dense networks are rows of stage "dense".
+    ``x``: sparsity (the one reached, rotations counted), core (the one reached, rotations left out), parameters, flops,
+    latency_256, latency_1 (ms) or epochs. ``stage``: tuned, pruned (survivors moved where the method moves them) and zeroed
+    (before they move), one or several, or "both" for pruned and tuned. A run that moves nothing recorded one network for
+    zeroed and pruned: it stands for either. The dense networks are rows of stage "dense".
     ``scale``: linear, or "error", which spreads accuracies near 100% by the log of the error; a loss is always on a log scale.
+    ``speedup``: how many times as fast as the dense network, of latencies that were measured: single zeroed weights have
+    none, and stand at the latency that another run measured for the dense network.
     """
     asked = ("pruned", "tuned") if stage == "both" else (stage,) if isinstance(stage, str) else tuple(stage)
     runs, names, networks = list(runs), base.labels(runs, seeds=False), _networks(runs)
+    clock = _Clock(runs, x)
     points: list[dict[str, Any]] = []
     for run in runs:
         config = run.config
@@ -63,15 +76,18 @@ def data(
                 continue
             if when == "dense":
                 dense = {"label": networks[config.dense_key], "method": "", "start": "", "stage": when}
-                points.append({**about, **dense, "sparsity": 0.0, "x": 0.0, "value": value})
+                points.append({**about, **dense, "sparsity": 0.0, "x": clock.dense(run) or 0.0, "value": value})
             else:
-                place = _place(run, values, x, when, at)
-                points.append({**about, "stage": when, "sparsity": at, "x": place, "value": value})
-    table = pd.DataFrame(points, columns=[*KEYS, "seed", "x", "value"]).dropna(subset=["x", "value"])
+                place = clock.at(run, values, at) if x in LATENCIES else _place(run, values, x, when, at)
+                speedup = values.get(("pruned", at, "", x.replace("latency", "speedup")))
+                points.append({**about, "stage": when, "sparsity": at, "x": place, "value": value, "speedup": speedup})
+    table = pd.DataFrame(points, columns=[*KEYS, "seed", "x", "value", "speedup"]).dropna(subset=["x", "value"])
+    table = table.astype({"speedup": float})
     by_seed = table.groupby([*KEYS, "seed"], sort=False, as_index=False).mean()
     found = by_seed.groupby(KEYS, sort=False, as_index=False).agg(
-        x=("x", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max"), seeds=("seed", "nunique")
-    )
+        x=("x", "mean"), mean=("value", "mean"), low=("value", "min"), high=("value", "max"), seeds=("seed", "nunique"),
+        speedup=("speedup", "mean"),
+    )  # fmt: skip
     return found.assign(metric=metric, split=split, axis=x, scale=scale if metric == "accuracy" else "log")[COLUMNS]
 
 
@@ -80,9 +96,38 @@ def _place(run: Run, values: dict[tuple, float], x: str, stage: str, sparsity: f
     if x == "epochs":
         spent = values.get(("tuned", sparsity, "", "epochs"))
         return spent - run.config.after_pruning.epochs if spent is not None and stage != "tuned" else spent
-    name = "reached" if x == "sparsity" else x
-    found = values.get(("tuned" if stage == "tuned" else "pruned", sparsity, "", name))
-    return found if found is not None else (sparsity if x == "sparsity" else None)
+    if x in COUNTS:
+        both = (("pruned", COUNTS[x]), ("tuned" if stage == "tuned" else "pruned", "reached"))
+        return next((values[key] for when, name in both if (key := (when, sparsity, "", name)) in values), sparsity)
+    return values.get(("tuned" if stage == "tuned" else "pruned", sparsity, "", x))
+
+
+class _Clock:
+    """What passes through networks take, in ms: as measured, or for single zeroed weights as long as the dense network."""
+
+    def __init__(self, runs: Sequence[Run], x: str):
+        self.x = x
+        self.measured: dict[Any, list[float]] = {}
+        for run in runs if x in LATENCIES else ():
+            m = run.metrics
+            for value in m.loc[(m["stage"] == "dense") & (m["metric"] == x), "value"]:
+                for network in self._networks(run):
+                    self.measured.setdefault(network, []).append(1000 * float(value))
+
+    def dense(self, run: Run) -> float | None:
+        """The dense network's, by the runs that measured it; else that of the same network with other weights."""
+        return next((float(np.median(self.measured[n])) for n in self._networks(run) if n in self.measured), None)
+
+    def at(self, run: Run, values: dict[tuple, float], sparsity: float) -> float | None:
+        if base.units(run.config.method) == "weights":
+            return self.dense(run)
+        found = values.get(("pruned", sparsity, "", self.x))
+        return None if found is None else 1000 * found
+
+    @staticmethod
+    def _networks(run: Run) -> tuple[Any, ...]:
+        config = run.config
+        return config.dense_key, (config.model, config.width, config.dataset)
 
 
 def _networks(runs: Sequence[Run]) -> dict[str, str]:
@@ -118,13 +163,15 @@ def plot(table: pd.DataFrame) -> go.Figure:
     ):
         (label, scale), height = row.Index, float(row.mean)
         base.rule(fig, y=float(_height(height, metric, scale)))
+        side = {"x": 0, "xanchor": "left"} if axis in LATENCIES else {"x": 1, "xanchor": "right"}  # where less is drawn
         fig.add_annotation(
-            text=f"{label} {_number(height, unit)}", x=1, xref="paper", xanchor="right", y=float(_height(height, metric, scale)),
+            text=f"{label} {_number(height, unit)}", **side, xref="paper", y=float(_height(height, metric, scale)),
             yanchor="bottom", showarrow=False, font_size=12,
         )  # fmt: skip
-    alt = f"{SPLITS.get(split, split)} {metric} against {axis}: {_sentences(lines, unit)}."
+    alt = f"{SPLITS.get(split, split)} {metric} against {TITLES[axis]}: {_sentences(lines, unit)}."
     title = f"{SPLITS.get(split, split)} {metric} against {TITLES[axis]}"
-    fig = base.finish(fig, title[0].upper() + title[1:], alt, height=460, note=base.too_many(drawn, most))
+    note = f"{_speeds(table)} {base.too_many(drawn, most)}".strip()
+    fig = base.finish(fig, title[0].upper() + title[1:], alt, height=460, note=note)
     _axes(fig, table, axis, f"{SPLITS.get(split, split)} {metric}")
     return fig
 
@@ -135,8 +182,15 @@ def _axes(fig: go.Figure, table: pd.DataFrame, axis: str, said: str) -> None:
     metric, scale = table["metric"].iloc[0], table["scale"].iloc[0]
     if axis == "sparsity":
         fig.update_xaxes(**base.sparsity_axis(lines["sparsity"]))
+    elif axis == "core":
+        low, high = lines["x"].min(), lines["x"].max()
+        ticks = base.sparsity_axis(s for s in ROUND if low - 0.05 <= s <= high + 0.005)
+        fig.update_xaxes(**{**ticks, "title": {"text": "weights removed, rotations not counted (%, log scale)"}})
     else:
-        fig.update_xaxes(title_text=AXES[axis], type="linear" if axis == "epochs" else "log")
+        fig.update_xaxes(title_text=AXES[axis], type="log" if axis in ("parameters", "flops") else "linear")
+    if axis in LATENCIES:
+        fig.update_xaxes(rangemode="tozero")
+        _dense_latency(fig, table)
     if axis in ("parameters", "flops"):
         low, high = lines["x"].min(), lines["x"].max()
         ticks = [m * 10**e for e in range(13) for m in (1, 2, 5) if low * 0.9 <= m * 10**e <= high * 1.1]
@@ -155,6 +209,37 @@ def _axes(fig: go.Figure, table: pd.DataFrame, axis: str, said: str) -> None:
         fig.update_yaxes(title_text=f"{said} (%, log scale of the error)")
 
 
+def _dense_latency(fig: go.Figure, table: pd.DataFrame) -> None:
+    """An upright line where the dense network stands: what lies right of it is slower."""
+    for row in table[(table["stage"] == "dense") & (table["x"] > 0)].itertuples():
+        base.rule(fig, x=row.x)
+        said = f"{row.label} {base.number(row.x)} ms"
+        fig.add_annotation(text=said, x=row.x, y=1, yref="paper", yanchor="bottom", showarrow=False, font_size=12)
+
+
+def _speeds(table: pd.DataFrame) -> str:
+    """What latencies do not show by themselves: who has none of their own, and who became slower."""
+    lines, axis = table[table["stage"] != "dense"], table["axis"].iloc[0]
+    if axis not in LATENCIES:
+        return ""
+    said = []
+    if len(zeroed := lines[lines["speedup"].isna()]):
+        names = ", ".join(zeroed["label"].unique())
+        said.append(f"{names}: single zeroed weights speed nothing up, so these stand at the dense network's latency.")
+    for label, part in lines.dropna(subset="speedup").groupby("label", sort=False):
+        three = base.units(part["method"].iloc[0]) == "directions"
+        worst = part.loc[part["speedup"].idxmin()]
+        if worst["speedup"] < (1 if three else NOISE):
+            what = (
+                "three layers in place of one are slower than the dense ones"
+                if three
+                else "slower than the dense network"
+            )
+            at = f"{worst['speedup']:.2f} times as fast at {base.percent(worst['sparsity'])} sparsity"
+            said.append(f"{label}: {what}, {at}.")
+    return " ".join(said)
+
+
 def _height(value: Any, metric: str, scale: str) -> Any:
     """Where a value stands on the y axis."""
     if metric != "accuracy":
@@ -167,7 +252,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def _x(part: pd.DataFrame) -> list[float]:
-    return list(base.spaced(part["x"]) if part["axis"].iloc[0] == "sparsity" else part["x"])
+    return list(base.spaced(part["x"]) if part["axis"].iloc[0] in COUNTS else part["x"])
 
 
 def _band(fig: go.Figure, part: pd.DataFrame) -> None:
@@ -188,7 +273,7 @@ def _line(fig: go.Figure, part: pd.DataFrame, stage: str, variant: int, unit: st
     said = [
         f"{base.percent(r.sparsity)} sparsity: <b>{_number(r.mean, unit)}</b>"
         + (f"<br>{_number(r.low, unit)} to {_number(r.high, unit)} over {r.seeds} seeds" if r.seeds > 1 else "")
-        + (f"<br>{TITLES[r.axis]}: {r.x:,.0f}" if r.axis != "sparsity" else "")
+        + _whereabouts(r.axis, r.x, r.sparsity, r.speedup)
         for r in part.itertuples()
     ]
     error = {"type": "data", "array": high - mean, "arrayminus": mean - low, "thickness": 1, "width": 2}
@@ -199,6 +284,17 @@ def _line(fig: go.Figure, part: pd.DataFrame, stage: str, variant: int, unit: st
         error_y=error if bars and (part["seeds"] > 1).any() else None, customdata=said,
         hovertemplate=f"{first['label']}, {SAID[stage]}<br>%{{customdata}}<extra></extra>",
     )  # fmt: skip
+
+
+def _whereabouts(axis: str, x: float, asked: float, speedup: float) -> str:
+    """Where a point stands on the x axis, for its hover text."""
+    if axis in LATENCIES:
+        return f"<br>{TITLES[axis]}: {base.number(x)} ms" + (
+            f", {speedup:.2f} × as fast as dense" if speedup == speedup else ""
+        )
+    if axis in COUNTS:
+        return f"<br>{TITLES[axis]} reached: {base.percent(x)}" if abs(x - asked) > 5e-4 else ""
+    return f"<br>{TITLES[axis]}: {x:,.0f}"
 
 
 def _sentences(lines: pd.DataFrame, unit: str) -> str:
@@ -217,10 +313,12 @@ FIGURE = base.Figure(
     "curves",
     "Accuracy against sparsity",
     "Counted: the share of test (or validation) samples classified rightly, or their mean loss, as the mean over runs that "
-    "differ in the seed alone; the band reaches from the lowest to the highest seed. Dashed: the dense network. Sparsity is the share of "
-    "prunable weights removed; parameters include biases; epochs include those that trained the dense network where the "
-    "method starts from it. By zeroing only: weights are removed and nothing else moves; right after pruning: survivors have moved "
-    "where the method, or a repair, moves them.",
+    "differ in the seed alone; the band reaches from the lowest to the highest seed. Dashed: the dense network. Sparsity is "
+    "the share of prunable weights removed, where whole filters or directions leave of those that the smaller network no "
+    "longer has, EigenDamage's rotations counted as weights unless the axis says otherwise; parameters include biases; "
+    "latency is the median time of a forward pass of the smaller network where the run was made; epochs include those that "
+    "trained the dense network where the method starts from it. By zeroing only: weights are removed and nothing else "
+    "moves; right after pruning: survivors have moved where the method, or a repair, moves them.",
     r"\text{sparsity} = 1 - \frac{\lVert m \rVert_0}{|m|}, \qquad \text{accuracy} = \frac{1}{n} \sum_i "
     r"[\arg\max f(x_i) = y_i]",
     data,

@@ -10,6 +10,7 @@ from pruneviz.datasets import DATASETS
 from pruneviz.figures.scales import percent
 from pruneviz.methods import METHODS
 from pruneviz.models import MODELS
+from pruneviz.models.base import in_words
 
 if TYPE_CHECKING:
     from pruneviz.config import RunConfig
@@ -23,6 +24,7 @@ _SAID = {
     "survivors reinit-sign": "reinitialised, signs kept",
     "scope global": "ranked over all layers",
     "scope layer": "ranked by layer",
+    "scope stage": "ranked by stage",
     "control shuffle": "mask shuffled",
     "control invert": "order inverted",
     "repair isometry": "made isometric",
@@ -41,6 +43,21 @@ _SAID = {
     "bn mode eval": "inference mode",
     "bn mode train": "training mode",
     "score init fresh": "scored on fresh weights",
+    "mode greedy": "greedy",
+    "mode independent": "independent",
+    "quadratic row-sum": "row sums",
+    "quadratic exact": "whole quadratic form",
+    "joint false": "single moves",
+    "joint true": "moved together",
+    "fisher sampled": "sampled Fisher",
+    "fisher exact": "exact Fisher",
+    "fisher empirical": "empirical Fisher",
+    "eigenvalues corrected": "corrected eigenvalues",
+    "eigenvalues product": "product eigenvalues",
+    "basis patches": "patch basis",
+    "basis channels": "channel basis",
+    "count core": "cores counted",
+    "count compacted": "rotations counted",
 }
 
 
@@ -76,6 +93,10 @@ def said(departure: str) -> str:
             return "one shot"
         case "rounds", _:
             return f"{value} rounds"
+        case "per stage", _:
+            return f"stages {value.replace(',', ', ')}"
+        case "skip", _:
+            return f"{value.replace(',', ', ')} left whole"
         case _, ("true" | "false") if text not in _SAID:
             return f"{'with' if value == 'true' else 'without'} {what}"
     return _SAID.get(text, text)
@@ -90,8 +111,8 @@ def _settings(run: Run, seeds: bool) -> dict[str, str]:
     """What may tell two runs of one method apart, the most telling first."""
     config = run.config
     found = {"model": MODELS[config.model].title, "dataset": DATASETS[config.dataset].title}
-    if config.normalise:
-        found["normalise"] = "normalised pixels"
+    found["width"] = f"width {in_words(config.width)}" if config.width != 1 else ""
+    found["normalise"] = "normalised pixels" if config.normalise else ""
     for name in ("train", "tune"):
         budget = getattr(config, name).model_dump()
         found |= {f"{name} {key}": f"{name} {key.replace('_', ' ')} {value}" for key, value in budget.items()}

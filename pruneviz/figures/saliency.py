@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 TITLE = "Saliency: what is kept and what is removed"
 COLUMNS = [
-    "run", "method", "label", "layer", "facet", "asked", "sparsity", "log", "linear", "lower", "upper", "kept", "removed",
-    "zeros_kept", "zeros_removed", "threshold", "size", "alive",
+    "run", "method", "label", "layer", "facet", "unit", "asked", "sparsity", "log", "linear", "lower", "upper", "kept",
+    "removed", "zeros_kept", "zeros_removed", "threshold", "size", "alive",
 ]  # fmt: skip
-LAYER_COLUMNS = ["run", "method", "label", "layer", "asked", "sparsity", "size", "alive", "removed"]
+LAYER_COLUMNS = ["run", "method", "label", "layer", "unit", "asked", "sparsity", "size", "alive", "removed"]
 SHADES = {"kept": 1, "removed": 0.32}
 NOTHING = "Choose a finished run that recorded saliencies."
 
 
 def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
-    """One row a histogram bin: units ``kept`` and ``removed`` with a score from ``lower`` to ``upper``.
+    """One row a histogram bin: units ``kept`` and ``removed`` with a score from ``lower`` to ``upper``; ``unit`` says which.
 
     Several runs: one layer (by default that with most weights) for each of up to six. One run: that layer, or its first
     six. Bounds are places on the histogram's axis (:func:`place`); ``threshold`` is on the score's own scale.
@@ -35,7 +35,7 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
     rows: list[dict[str, Any]] = []
     for run in runs[: base.MAX_RUNS]:
         panels = histograms(run, sparsity)
-        picked = [p for p in panels if wanted is None or matches(p["layer"], wanted)][: base.MAX_FACETS]
+        picked = [p for p in panels if wanted is None or p["layer"] == wanted][: base.MAX_FACETS]
         for panel in picked if wanted is None else picked[:1]:
             about = {"run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity, **panel}
             about["facet"] = panel["layer"] if wanted is None else names[run.id]
@@ -57,7 +57,8 @@ def histograms(run: Run, sparsity: float) -> list[dict[str, Any]]:
     edges = a["edges"]
     return [
         {
-            "layer": layer, "sparsity": at, **scale(a), "lower": edges[:-1], "upper": edges[1:],
+            "layer": base.module(layer), "unit": base.units(run.config.method), "sparsity": at, **scale(a),
+            "lower": edges[:-1], "upper": edges[1:],
             "kept": a["kept"][i], "removed": a["removed"][i],
             "zeros_kept": int(a["zeros"][i, 0]), "zeros_removed": int(a["zeros"][i, 1]),
             "threshold": cut(a, i), "size": int(a["sizes"][i]), "alive": int(a["alive"][i]),
@@ -91,11 +92,6 @@ def ticks(low: float, high: float, log: int, linear: float) -> dict[str, Any]:
     return {"title_text": "score (log scale)", "tickvals": values, "ticktext": texts}
 
 
-def matches(recorded: str, wanted: str) -> bool:
-    """Whether a recorded layer is the one asked for, or a part of it (EigenDamage splits a layer in three)."""
-    return base.module(recorded) == wanted or recorded.startswith(f"{wanted}.")
-
-
 def cut(arrays: dict[str, np.ndarray], i: int) -> float:
     """The highest score removed in layer ``i``: the run's own threshold, or, where layers have one each, a reading from
     the layer's histogram to within a bin."""
@@ -116,10 +112,11 @@ def plot(table: pd.DataFrame) -> go.Figure:
     """One facet a layer or a run: removed light, kept solid, the threshold dashed."""
     if table.empty:
         return base.empty(TITLE, NOTHING)
-    facets = list(table.groupby(["run", "layer"], sort=False))
-    fig, height = base.facets([_heading(part) for _, part in facets], lines=3, space=128)
+    facets, mixed = list(table.groupby(["run", "layer"], sort=False)), table["unit"].nunique() > 1
+    room = {"horizontal_spacing": 0.34 / base.grid(len(facets))[1]} if mixed else {}  # for a title beside each
+    fig, height = base.facets([_heading(part) for _, part in facets], lines=3, space=128, **room)
     for i, (_, part) in enumerate(facets):
-        _histogram(fig, part, i, **base.place(i, len(facets)))
+        _histogram(fig, part, i, named=mixed, **base.place(i, len(facets)))
     for name, alpha in SHADES.items():
         marker = {"color": base.faded(base.NEUTRAL, alpha), "line_width": 0}
         fig.add_bar(x=[None], y=[None], name=name, marker=marker, hoverinfo="skip", row=1, col=1)
@@ -133,9 +130,10 @@ def plot(table: pd.DataFrame) -> go.Figure:
     return fig.update_annotations(font_size=13).update_yaxes(rangemode="tozero", nticks=5)
 
 
-def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: int) -> None:
+def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: int, *, named: bool) -> None:
     first = part.iloc[0]
     shade, axis = base.colour(first["method"]), (int(first["log"]), float(first["linear"]))
+    part = _folded(part)
     lower, upper = part["lower"].to_numpy(), part["upper"].to_numpy()
     spans = [
         f"{base.number(score_at(a, *axis))} to {base.number(score_at(b, *axis))}"
@@ -145,7 +143,7 @@ def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: in
         fig.add_bar(
             x=(lower + upper) / 2, y=part[name], width=upper - lower, customdata=spans, name=name,
             showlegend=False, marker={"color": base.faded(shade, alpha), "line_width": 0},
-            hovertemplate=f"score %{{customdata}}<br>{name} %{{y:,}}<extra></extra>", row=row, col=col,
+            hovertemplate=f"score %{{customdata}}<br>%{{y:,}} {first['unit']} {name}<extra></extra>", row=row, col=col,
         )  # fmt: skip
     at = place(float(first["threshold"]), *axis)
     if np.isfinite(at):
@@ -164,7 +162,19 @@ def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: in
             col=col,
         )
     fig.update_xaxes(tickangle=0, **ticks(lower[0], upper[-1], *axis), row=row, col=col)
-    fig.update_yaxes(title_text="weights per bin" if col == 1 else "", row=row, col=col)
+    fig.update_yaxes(title_text=f"{first['unit']} per bin" if named or col == 1 else "", row=row, col=col)
+
+
+def _folded(part: pd.DataFrame) -> pd.DataFrame:
+    """The bins where this layer's scores lie, all but the lowest 1%, which join the lowest bin: bins span all layers."""
+    both = (part["kept"] + part["removed"]).to_numpy()
+    if not both.any():
+        return part
+    first = int(np.argmax(both.cumsum() > 0.01 * both.sum()))
+    found = part.iloc[first : int(np.flatnonzero(both)[-1]) + 1].copy()
+    for side in SHADES:
+        found.iloc[0, found.columns.get_loc(side)] += int(part[side].iloc[:first].sum())
+    return found
 
 
 def _heading(part: pd.DataFrame) -> str:
@@ -177,7 +187,10 @@ def _heading(part: pd.DataFrame) -> str:
 def _sentence(part: pd.DataFrame) -> str:
     first = part.iloc[0]
     gone = first["size"] - first["alive"]
-    return f"{first['label']}, layer {first['layer']}, {gone:,} of {first['size']:,} removed, threshold {base.number(first['threshold'])}"
+    return (
+        f"{first['label']}, layer {first['layer']}, {gone:,} of {first['size']:,} {first['unit']} removed, "
+        f"threshold {base.number(first['threshold'])}"
+    )
 
 
 def _kept_below(panel: pd.DataFrame) -> int:
@@ -185,6 +198,16 @@ def _kept_below(panel: pd.DataFrame) -> int:
     first = panel.iloc[0]
     at = place(float(first["threshold"]), int(first["log"]), float(first["linear"]))
     return int(panel.loc[panel["upper"] < at, "kept"].sum())
+
+
+def _why(method: str) -> str:
+    """Why units stay whose score lies below the highest score removed."""
+    match base.units(method):
+        case "weights":
+            return "it removes one after another, and each removal changes the scores of those that are left"
+        case "filters":
+            return "a layer keeps a few filters whatever they score, and removals one after another change the scores"
+    return "a few directions of each side stay, and so does a layer that three smaller ones would make larger"
 
 
 def _note(table: pd.DataFrame) -> str:
@@ -197,8 +220,7 @@ def _note(table: pd.DataFrame) -> str:
     for label, part in table.groupby("label", sort=False):
         if early := sum(_kept_below(panel) for _, panel in part.groupby("layer", sort=False)):
             parts.append(
-                f"{label} keeps {early:,} weights that score below its cut: it removes one after another, and each removal "
-                "changes the scores of those that are left."
+                f"{label} keeps {early:,} {part['unit'].iloc[0]} that score below its cut: {_why(part['method'].iloc[0])}."
             )
     if (first["log"] == 2).any():
         parts.append(
@@ -217,7 +239,7 @@ def layer_data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataF
     rows = [
         {
             "run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity,
-            **{key: panel[key] for key in ("layer", "sparsity", "size", "alive")},
+            **{key: panel[key] for key in ("layer", "unit", "sparsity", "size", "alive")},
             "removed": 1 - panel["alive"] / max(panel["size"], 1),
         }
         for run in runs for panel in histograms(run, sparsity)
@@ -240,28 +262,40 @@ def layer_plot(table: pd.DataFrame) -> go.Figure:
                     "pattern_shape": ("", "/", "x", ".")[variant[part["label"].iloc[0]] % 4]},
             text=["empty" if gone else "" for gone in emptied], textposition="outside", cliponaxis=False,
             customdata=part[["alive", "size"]].to_numpy(),
-            hovertemplate="layer %{x}: %{y:.1f}% removed<br>%{customdata[0]:,} of %{customdata[1]:,} left",
+            hovertemplate="layer %{x}: %{y:.1f}% removed<br>%{customdata[0]:,} of %{customdata[1]:,} "
+            f"{part['unit'].iloc[0]} left",
         )  # fmt: skip
-    at = table["sparsity"].iloc[0]
+    at, counted = table["sparsity"].iloc[0], base.in_common(table["unit"])
     base.rule(fig, y=100 * at)
     highest = table.loc[table["removed"].idxmax()]
     lost = table[table["alive"] == 0]
     alt = (
-        f"Share of weights removed in each layer at {base.percent(at)} sparsity; the most, "
+        f"Share of {counted} removed in each layer at {base.percent(at)} sparsity; the most, "
         f"{base.percent(highest['removed'])}, in layer {highest['layer']} by {highest['label']}; "
         + (f"{len(lost)} layers lost everything." if len(lost) else "no layer lost everything.")
     )
-    fig = base.finish(fig, f"{title} at {base.percent(at)} overall", alt, height=340)
-    fig.update_xaxes(title_text="layer", type="category")
-    return fig.update_yaxes(title_text="removed (%)", range=[0, 106], tickvals=[0, 25, 50, 75, 100])
+    fig = base.finish(fig, f"{title} at {base.percent(at)} overall", alt, height=340, note=_counted(table))
+    whole = sorted((part["layer"] for _, part in table.groupby("run", sort=False)), key=len, reverse=True)
+    order = list(dict.fromkeys(layer for layers in whole for layer in layers))  # of the run that scores most of them
+    fig.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=order)
+    return fig.update_yaxes(title_text=f"{counted} removed (%)", range=[0, 106], tickvals=[0, 25, 50, 75, 100])
+
+
+def _counted(table: pd.DataFrame) -> str:
+    """What the bars of each run count, where some count other things than weights."""
+    kinds = table.drop_duplicates("run").groupby("unit", sort=False)["label"].agg(list)
+    if list(kinds.index) == ["weights"]:
+        return ""
+    said = base.listed([f"{unit} of {', '.join(names)}" for unit, names in kinds.items()])
+    return f"Counted here: {said}. Whole units take along the weights that read them, so their share is not that of weights."
 
 
 FIGURE = base.Figure(
     "saliency",
     TITLE,
-    "Counted: weights (filters or eigen-directions where the method removes those) by their score, in 60 bins; the lowest "
-    "bin holds all scores below it. Light: removed; solid: kept; dashed: the highest score removed. A method that prunes "
-    "in rounds shows the weights that were alive before its last round, so earlier losses are not in the bars.",
+    "Counted: what the method removes (weights, whole filters, or directions of the Kronecker eigenbasis) by its score, in 60 "
+    "bins; the lowest bin holds all scores below it. Light: removed; solid: kept; dashed: the highest score removed. A method "
+    "that prunes in rounds shows what was alive before its last round, so earlier losses are not in the bars.",
     r"\text{remove unit } q \text{ where } s_q \le \tau",
     data,
     plot,
@@ -269,8 +303,8 @@ FIGURE = base.Figure(
 LAYERS = base.Figure(
     "layers",
     "Sparsity of each layer",
-    "Counted: the share of each layer's weights (or units) that is gone after pruning, all rounds together. Dashed: the "
-    "share over the whole network. Red: a layer that lost everything, so no signal passes.",
+    "Counted: the share of each layer's weights, filters or directions that is gone after pruning, all rounds together. "
+    "Dashed: the share of weights over the whole network. Red: a layer that lost everything, so no signal passes.",
     r"1 - \frac{\lVert m_\ell \rVert_0}{n_\ell}",
     layer_data,
     layer_plot,

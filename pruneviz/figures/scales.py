@@ -38,10 +38,12 @@ def log_ticks(low: float, high: float, *, most: int = 5) -> tuple[list[float], l
     if len(whole) >= 2:
         whole = whole[:: -(-len(whole) // most)]
         return whole, [power(int(e)) for e in whole]
-    fine = [
-        (e + np.log10(m), m * 10.0**e) for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in (1, 2, 5)
-    ]
-    inside = [(at, value) for at, value in fine if low <= at <= high]
+    inside: list[tuple[float, float]] = []
+    for multiples in ((1, 2, 5), (1, 1.2, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)):  # the finer where the coarser leave one tick
+        exponents = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+        fine = [(e + np.log10(m), m * 10.0**e) for e in exponents for m in multiples]
+        if len(inside := [(at, value) for at, value in fine if low <= at <= high]) >= 2:
+            break
     return [float(at) for at, _ in inside], [number(value) for _, value in inside]
 
 
@@ -84,8 +86,10 @@ def spaced(sparsity: Any) -> Any:
 def sparsity_axis(sparsities: Iterable[float]) -> dict[str, Any]:
     """An x axis for :func:`spaced` coordinates, with ticks in % removed."""
     shown: list[float] = []
-    for s in sorted(set(sparsities)):
-        if not shown or spaced(s) - spaced(shown[-1]) > 0.12:
+    every = sorted(set(sparsities))
+    apart = 0.08 * (spaced(every[-1]) - spaced(every[0])) if every else 0
+    for s in every:
+        if not shown or spaced(s) - spaced(shown[-1]) > apart:
             shown.append(s)
     if len(shown) > 9:
         shown = [s for s in (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999) if shown[0] <= s <= shown[-1]]

@@ -122,8 +122,18 @@ class Method(BaseModel):
 
         return prunable(model, biases=getattr(self, "include_bias", False))
 
+    def full(self, model: nn.Module, task: Task) -> Mask:
+        """Everything kept, in this method's units: single weights, unless it says otherwise."""
+        from pruneviz.masks import Mask
+
+        return Mask.full(model, self.prunable(model))
+
     def prepare(self, model: nn.Module, task: Task) -> nn.Module:
-        """The network that is scored, where the method wants another than it is given (an initialisation, a rotation)."""
+        """The network that a run scores, where the method wants another than it is given (an initialisation)."""
+        return self.frame(model, task)
+
+    def frame(self, model: nn.Module, task: Task) -> nn.Module:
+        """The same function in the coordinates whose units leave, before every scoring; may work in place. EigenDamage turns."""
         return model
 
     def draw(self, train: Batch, generator: torch.Generator) -> Iterable[Batch]:

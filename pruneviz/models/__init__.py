@@ -18,11 +18,18 @@ MODELS: Registry[ModelCard] = Registry(
 
 
 def build(
-    key: str, data: Splits | None = None, *, shape: Shape | None = None, classes: int | None = None, seed: int = 0
+    key: str,
+    data: Splits | None = None,
+    *,
+    shape: Shape | None = None,
+    classes: int | None = None,
+    seed: int = 0,
+    width: float = 1.0,
 ) -> nn.Module:
     """A registered network with fresh weights, for ``data`` or for samples of ``shape`` in ``classes`` classes.
 
-    Same seed, same weights. Raises UnknownName, Unsuitable (the data do not fit), InvalidSetting (no shape).
+    ``width``: a factor on the channels of all its layers, where its card says that it has widths. Same seed, same weights.
+    Raises UnknownName, Unsuitable (the data do not fit), InvalidSetting (no shape, or not in this width).
     """
     from pruneviz.errors import InvalidSetting
     from pruneviz.initialisation import initialise_
@@ -34,4 +41,6 @@ def build(
     if shape is None or classes is None:
         raise InvalidSetting(f"build({key!r}) needs data, or shape and classes, e.g. shape=(1, 28, 28), classes=10.")
     card.check(tuple(shape), classes)
-    return initialise_(card.build(tuple(shape), classes), generator_for(seed, "initial weights"))
+    card.check_width(width)
+    wanted = (tuple(shape), classes, width) if card.widths else (tuple(shape), classes)
+    return initialise_(card.build(*wanted), generator_for(seed, "initial weights"))

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from fractions import Fraction
+from math import floor, prod
 from typing import TYPE_CHECKING, Literal
 
 from pruneviz.citation import Paper
-from pruneviz.errors import Unsuitable
+from pruneviz.errors import InvalidSetting, Unsuitable
 
 if TYPE_CHECKING:
     from torch import nn
 
 Shape = tuple[int, ...]
+WIDEST = 8
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """``build(shape, classes)`` makes the network without choosing its weights; ``loss``: what it is trained on.
+
+    Where it has ``widths``, it is ``build(shape, classes, width)``: ``width`` times as many channels in every layer.
 
     What it takes: ``convolutions`` need images with sides of at least ``min_size`` pixels; ``inputs``: numbers in a sample
     (None: any); ``outputs``: its own number of outputs (None: one for each class; 1: the probability of class 1).
@@ -29,8 +33,9 @@ class ModelCard:
     title: str
     idea: str
     layers: str
-    build: Callable[[Shape, int], nn.Module]
+    build: Callable[..., nn.Module]
     paper: Paper | None = None
+    widths: bool = False
     convolutions: bool = False
     min_size: int = 1
     inputs: int | None = None
@@ -56,6 +61,17 @@ class ModelCard:
         if reason is not None:
             raise Unsuitable(f"{self.key!r} {reason}. Try lenet-300-100, which takes samples of any shape.")
 
+    def check_width(self, width: float) -> None:
+        """Raises InvalidSetting, with the mend, where the network does not come in this width."""
+        if not 0 < width <= WIDEST:
+            raise InvalidSetting(
+                f"A width is a factor on the channels of all layers, above 0 and at most {WIDEST}; found {width:g}."
+            )
+        if width != 1 and not self.widths:
+            raise InvalidSetting(
+                f"{self.key!r} comes in one width, 1; found {width:g}. Leave it out, or try resnet-20, which takes any."
+            )
+
     def _misfit(self, shape: Shape, classes: int) -> str | None:
         if self.convolutions and len(shape) != 3:
             return f"needs images, and a sample has shape {shape}"
@@ -68,3 +84,14 @@ class ModelCard:
         if tells not in (None, classes):
             return f"tells {tells} classes apart, and there are {classes}"
         return None
+
+
+def scaled(channels: int, width: float) -> int:
+    """``width`` times as many channels: the nearest whole number, halves up, at least one."""
+    return max(1, floor(channels * width + 0.5))
+
+
+def in_words(width: float) -> str:
+    """A width as papers write it: "1/8" for 0.125, "2" for 2."""
+    simple = Fraction(width).limit_denominator(64)
+    return str(simple) if width < 1 and float(simple) == width else f"{width:g}"

@@ -187,6 +187,7 @@ EMPTY_ROW: dict[str, Any] = {
 def summary(row: dict[str, Any], source: str) -> dict[str, Any]:
     config = json.loads(row["config"])
     about = {key: config.get(key) for key in ("method", "model", "dataset", "seed", "start", "survivors", "rounds")}
+    about["width"] = config.get("width", 1.0)
     shown = {key: row[key] for key in EMPTY_ROW if key not in ("config", "id")}
     return {"id": row["id"], "source": source, **about, "sparsities": tuple(config.get("sparsities", ())), **shown}
 

@@ -124,12 +124,15 @@ class Grid {
       ["Accuracy, trained again", percent(run.tuned[now])],
       ["Right after pruning", percent(run.pruned[now])],
       ["Dense network", percent(run.dense)],
-      [`Layer ${layer.name} left`, bars ? `${count(bars.alive)} of ${count(bars.size)}` : "–"],
+      [`Layer ${layer.name} left`, bars ? `${count(bars.alive)} of ${count(bars.size)} ${run.unit}` : "–"],
       [`Layer ${layer.name} removed`, bars ? percent(1 - bars.alive / bars.size) : "–"],
       ["Parameters left", count(run.parameters[now])],
     ]
     if (this.data.runs.some((r) => r.zeroed)) {
       rows.splice(2, 0, ["By zeroing only", percent((run.zeroed ?? run.pruned)[now])])
+    }
+    if (this.data.runs.some((r) => r.speedup)) {
+      rows.push(["Speed, 256 samples", run.speedup?.[now] == null ? "as dense" : `${+run.speedup[now].toFixed(2)} × dense`])
     }
     if (run.connected[now] === 0) rows.push(["Path to the output", "none left"])
     return rows.map(([name, value]) => `<div><dt>${esc(name)}</dt><dd>${esc(value)}</dd></div>`).join("")

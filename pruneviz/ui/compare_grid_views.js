@@ -132,7 +132,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
     x, y: [0, top * 1.08], caption: `${percent(gone)} removed, cut at ${number(bars.cut)}${w > 280 ? zeros : ""}`,
     xTicks: log === 1 ? powerTicks(...x, 4) : log ? signedTicks(...x, recorded, 5) : niceTicks(...x, 4).map((v) => [v, number(v)]),
     yTicks: niceTicks(0, top, 3).map((v) => [v, short(v)]),
-    xTitle: log ? "score (log scale)" : "score", yTitle: "weights per bin",
+    xTitle: log ? "score (log scale)" : "score", yTitle: `${run.unit} per bin`,
   })
   const shape = { kept: "", removed: "" }
   kept.forEach((k, i) => {
@@ -146,7 +146,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
   const points = () => kept.map((k, i) => {
     const [a, b] = [edge(recorded, i), edge(recorded, i + 1)]
     const span = [a, b].map((v) => number(scoreAt(v, recorded))).join(" to ")
-    const text = [`score ${span}`, `${count(k)} kept, ${count(removed[i])} removed`]
+    const text = [`score ${span}`, `${run.unit}: ${count(k)} kept, ${count(removed[i])} removed`]
     return { x: px((a + b) / 2), y: py(k + removed[i]), text }
   }).filter((p) => p.x >= px(x[0]))
   const place = placeOf(bars.cut, recorded)
@@ -156,7 +156,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
     markup: `${caption}<path fill="${colour}" fill-opacity=".3" d="${shape.removed}"/>` +
       `<path fill="${colour}" d="${shape.kept}"/>` +
       (cut && `<line class="cut" x1="${cut}" x2="${cut}" y1="${m.top}" y2="${h - m.bottom}"/>`),
-    label: `${percent(gone)} of ${count(bars.size)} removed, threshold ${number(bars.cut)}`,
+    label: `${percent(gone)} of ${count(bars.size)} ${run.unit} removed, threshold ${number(bars.cut)}`,
     at: (x) => nearestOf(points(), x),
   }
 }
@@ -276,7 +276,7 @@ function curve({ run, now, w, h, colour, data, scales }) {
 const VIEWS = [
   {
     key: "saliency", draw: saliency, height: 176, title: "Saliency",
-    about: "The layer's weights by score. Pale: removed; solid: kept; dashed: the highest score removed. " +
+    about: "The layer's weights, filters or directions by score. Pale: removed; solid: kept; dashed: the highest score removed. " +
       "The lowest bar holds all below.",
   },
   {

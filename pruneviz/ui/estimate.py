@@ -25,7 +25,10 @@ def estimate(store: Store, configs: Sequence[RunConfig], devices: Sequence[dict[
     first = configs[0]
     table = store.runs()
     same = table[
-        (table["model"] == first.model) & (table["dataset"] == first.dataset) & (table["state"] == "succeeded")
+        (table["model"] == first.model)
+        & (table["width"] == first.width)
+        & (table["dataset"] == first.dataset)
+        & (table["state"] == "succeeded")
     ]
     here = same[same["source"] == "store"]
     measured = [

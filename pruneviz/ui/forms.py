@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pruneviz.datasets import DATASETS
 from pruneviz.datasets.base import DataCard
 from pruneviz.methods.base import Method, Start, Survivors
+from pruneviz.models.base import WIDEST, ModelCard
 
 
 def follow_data() -> None:
@@ -19,6 +20,10 @@ def follow_data() -> None:
 
 
 PAPER = "the paper's"
+_HELP = {
+    "survivors": "EigenDamage's survivors are directions of the trained network: they can only be retained.",
+    "scope": "L1 filters' own is one share for all layers of a stage, which no other method has; EigenDamage ranks over all layers.",
+}
 
 
 def settings(data: DataCard) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def settings(data: DataCard) -> dict[str, Any]:
         ("survivors", survivors, "Survivors", list(map(str, Survivors))),
         ("scope", scope, "Rank", ["global", "layer"]),
     ):
-        value = column.selectbox(label, [PAPER, *options], key=name, bind="query-params")
+        value = column.selectbox(label, [PAPER, *options], key=name, bind="query-params", help=_HELP.get(name))
         given[name] = None if value == PAPER else value
     repair, control, pixels = st.columns(3, vertical_alignment="bottom")
     given["repair"] = repair.selectbox(
@@ -70,21 +75,40 @@ def settings(data: DataCard) -> dict[str, Any]:
     return given
 
 
+def width(card: ModelCard) -> dict[str, float]:
+    """A widget for the width of a network that has one; as RunConfig takes it."""
+    if not card.widths:
+        return {}
+    return {
+        "width": st.number_input(
+            "Width", 0.01, float(WIDEST), 1.0, 0.125, "%g", key="width", bind="query-params",
+            help="A factor on the channels of all layers: 0.125 is an eighth of them, with about a sixty-fourth of the weights.",
+        )
+    }  # fmt: skip
+
+
 def switches(cls: type[Method], *, key: str) -> dict[str, Any]:
     """One widget for each of a method's switches; returns the values that differ from the defaults."""
-    values = {
-        name: _widget(name, field, f"{key}.{name}") for name, field in cls.model_fields.items() if name != "scope"
-    }
-    return {name: value for name, value in values.items() if value != cls.model_fields[name].default}
+    fields = {name: field for name, field in cls.model_fields.items() if name != "scope"}
+    values = {name: _widget(name, field, f"{key}.{name}") for name, field in fields.items()}
+    return {name: value for name, value in values.items() if value != _default(fields[name])}
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def _widget(name: str, field: FieldInfo, key: str) -> Any:
-    label, default, text = name.replace("_", " "), field.default, field.description
+    label, default, text = name.replace("_", " "), _default(field), field.description
     if field.annotation is bool:
         return st.toggle(label, default, key=key, help=text, bind="query-params")
     if get_origin(field.annotation) is Literal:
         options = list(get_args(field.annotation))
         return st.selectbox(label, options, options.index(default), key=key, help=text, bind="query-params")
+    if get_origin(field.annotation) in (dict, tuple):  # typed in; the method reads the text
+        example = "1=0.5, 4=0.5" if get_origin(field.annotation) is dict else "15, 20"
+        typed = st.text_input(label, key=key, help=text, bind="query-params", placeholder=example)
+        return typed if typed.strip() else default
     words = [word for part in get_args(field.annotation) for word in get_args(part)]
     if words:  # int | Literal[...]: one of the words, or a number typed in
         typed = st.selectbox(

@@ -13,6 +13,7 @@ from pruneviz.errors import PrunevizError
 from pruneviz.figures import base
 from pruneviz.methods import METHODS
 from pruneviz.models import MODELS
+from pruneviz.models.base import in_words
 from pruneviz.store import Run, Store
 
 _CHOSEN, _WIDGET, _NETWORK = "chosen runs", "picked runs", "picked network"
@@ -77,7 +78,13 @@ def layer(found: Sequence[Run], *, key: str = "layer") -> str | None:
 
 def network(row: Mapping) -> str:
     """The network and its data, in words: what a row of ``store.runs()`` or a configuration ran on."""
-    return f"{MODELS[row['model']].title} on {DATASETS[row['dataset']].title}"
+    return f"{model(row)} on {DATASETS[row['dataset']].title}"
+
+
+def model(row: Mapping) -> str:
+    """The network in words, with its width where that is not 1."""
+    width = f", width {in_words(row['width'])}" if row["width"] != 1 else ""
+    return f"{MODELS[row['model']].title}{width}"
 
 
 def _from_address(known: set[str]) -> list[str]:

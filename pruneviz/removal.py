@@ -1,0 +1,190 @@
+"""Removing for real: a smaller network of the same function, what it costs, and how it is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pruneviz.channels import Channels, trace
+from pruneviz.cost import BATCHES, Cost, cost, latencies
+from pruneviz.curvature.gradients import untouched
+from pruneviz.errors import Unsuitable
+from pruneviz.rotation import Rotated, plain, replace_, rotated, set_weight_, wrap_
+
+if TYPE_CHECKING:
+    from pruneviz.pruning import Pruned
+
+AGREE = 1e-10  # of the largest output, in float64
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """A network that is really smaller. ``before``, ``after``: what the dense network and this one cost; ``whole``: layers
+    of EigenDamage that were left in one piece because three would have been larger."""
+
+    model: nn.Module
+    before: Cost
+    after: Cost
+    whole: tuple[str, ...] = ()
+    _dense: nn.Module | None = field(default=None, repr=False, compare=False)
+    _sample: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def speedup(self) -> dict[int, float]:
+        """Batch size -> latency of the dense network over this one's, measured in turns."""
+        assert self._dense is not None
+        assert self._sample is not None
+        found = {}
+        for batch in BATCHES:
+            dense, small = latencies([self._dense, self.model], self._sample, batch)
+            found[batch] = dense / small
+        return found
+
+    def save(self, path: Path | str) -> None:
+        """Keep the weights as safetensors; :func:`load` reads them into a network of the same architecture."""
+        from safetensors.torch import save_file
+
+        kinds = {name: layer.basis for name, layer in rotated(self.model).items()}
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.model.state_dict().items()}
+        temporary = Path(path).with_suffix(f".{os.getpid()}.tmp")
+        save_file(state, temporary, {f"rotated {name}": basis for name, basis in kinds.items()})
+        os.replace(temporary, path)
+
+
+def compact(pruned: Pruned) -> Compacted:
+    """The pruned network without what is gone: same function, fewer channels and directions.
+
+    A channel goes where nothing reads it any more; so filters and directions leave whole, and of single weights what
+    happens to be unread. Checked against the masked network on random inputs in float64.
+    Raises: Unsuitable where the two differ, e.g. because the network's code counts its channels in numbers.
+    """
+    dense = plain(pruned.model)
+    small, whole = smaller(pruned.model, pruned.sample)
+    return Compacted(
+        small, cost(dense, pruned.sample), cost(small, pruned.sample), whole, _dense=dense, _sample=pruned.sample
+    )
+
+
+def smaller(model: nn.Module, sample: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
+    """A compacted copy of a masked network, and the rotated layers that were left whole. Worked out and checked in float64."""
+    home = next(model.parameters())
+    exact = {"device": "cpu" if home.device.type == "mps" else home.device, "dtype": torch.float64}
+    masked = deepcopy(model).to(**exact)
+    small, sample = deepcopy(masked), sample.to(**exact)
+    whole = []
+    for name, layer in rotated(small).items():
+        kept_in, kept_out = (int(keep.sum()) for keep in layer.kept())
+        pays = layer.pieces(kept_in, kept_out) < layer.core.weight.numel() and kept_in > 0 and kept_out > 0
+        replace_(small, name, layer.smaller() if pays else layer.merged())
+        whole += [] if pays else [name]
+    try:
+        while _drop_(small, trace(small, sample)):
+            pass
+        difference = _difference(masked, small, sample)
+    except (RuntimeError, IndexError, TypeError, ValueError) as error:
+        raise Unsuitable(
+            f"The smaller network does not run ({error}): this network's code seems to count its channels in numbers. "
+            "Read them from the tensors instead, e.g. x.flatten(1) in place of x.view(-1, 512)."
+        ) from None
+    if difference > AGREE:
+        raise Unsuitable(
+            f"Removing channels would change this network's function by {difference:.1e} of its largest output, so it was "
+            "not done. It treats channels in a way that cannot be followed."
+        )
+    return small.to(device=home.device, dtype=home.dtype), tuple(whole)
+
+
+@torch.no_grad()
+def _drop_(model: nn.Module, channels: Channels) -> bool:
+    """Remove, in place, the free channels that no layer reads; one stays in every layer. Whether any was removed."""
+    layers = {name: model.get_submodule(name) for name in channels.writes}
+    read = torch.zeros(len(channels.free), dtype=torch.bool)
+    for name, reads in channels.reads.items():
+        weight = layers[name].weight.detach()
+        used = weight.flatten(2).any(2).any(0) if weight.dim() > 2 else weight.any(0)
+        read[reads[used.cpu() if len(used) == len(reads) else torch.ones(len(reads), dtype=torch.bool)]] = True
+    gone = channels.free & ~read
+    for writes in channels.writes.values():
+        if bool(gone[writes].all()):
+            gone[writes[0]] = False
+    if not bool(gone.any()):
+        return False
+    for name, layer in layers.items():
+        rows, columns = ~gone[channels.writes[name]], ~gone[channels.reads[name]]
+        if bool(rows.all()) and bool(columns.all()):
+            continue
+        device = layer.weight.device
+        weight = layer.weight[rows.to(device)][:, columns.to(device)]
+        set_weight_(layer, weight, layer.bias[rows.to(device)] if layer.bias is not None else None)
+    for name, scaled in channels.scales.items():
+        keep = ~gone[scaled]
+        if not bool(keep.all()):
+            norm = model.get_submodule(name)
+            for kind, tensor in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
+                if tensor.dim() == 1:
+                    cut = tensor.detach()[keep.to(tensor.device)].clone()
+                    setattr(
+                        norm, kind, nn.Parameter(cut, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else cut
+                    )
+            norm.num_features = int(keep.sum())
+    return True
+
+
+@torch.no_grad()
+def _difference(masked: nn.Module, small: nn.Module, sample: Tensor) -> float:
+    """Largest difference of the outputs on random inputs, as a share of the largest output."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, *sample.shape[1:], generator=generator, dtype=sample.dtype).to(sample.device)
+    outputs = []
+    for model in (masked, small):
+        with untouched(model), torch.no_grad():
+            outputs.append(model(x))
+    a, b = outputs
+    return float((a - b).abs().max() / a.abs().max().clamp(min=1e-30))
+
+
+def load(path: Path | str, model: nn.Module) -> nn.Module:
+    """A saved compacted network, from its weights and a dense network of the same architecture (which is left as it is).
+
+    Raises: Unsuitable where names do not fit.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        state: Mapping[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kinds = file.metadata() or {}
+    found = deepcopy(model)
+    known = dict(found.named_modules())
+    wanted = {name.removeprefix("rotated "): basis for name, basis in kinds.items() if name.startswith("rotated ")}
+    if unknown := [name for name in wanted if not isinstance(known.get(name), nn.Linear | nn.Conv2d)]:
+        raise Unsuitable(
+            f"{path} holds layers that this network lacks ({unknown[0]!r}). Build the network it was made from."
+        )
+    wrap_(found, wanted)  # pyright: ignore[reportArgumentType]
+    for name, module in found.named_modules():
+        own = {kind: state[f"{name}.{kind}"] for kind, _ in _tensors(module) if f"{name}.{kind}" in state}
+        if "weight" in own and isinstance(module, nn.Linear | nn.Conv2d):
+            set_weight_(module, own["weight"], own.get("bias"))
+        elif isinstance(module, nn.modules.batchnorm._NormBase):
+            for kind, value in own.items():
+                setattr(module, kind, nn.Parameter(value) if kind in ("weight", "bias") else value)
+            module.num_features = len(own.get("running_mean", own.get("weight", ())))
+        elif isinstance(module, Rotated):
+            module.inputs, module.outputs = own["inputs"], own["outputs"]
+    try:
+        found.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise Unsuitable(f"{path} does not fit this network: {error}. Build the network it was made from.") from None
+    return found
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
