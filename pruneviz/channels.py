@@ -168,21 +168,24 @@ class _Follow(TorchFunctionMode):
         x = args[0] if args else kwargs["input"]
         weight = args[1] if len(args) > 1 else kwargs["weight"]
         layer = self.layers.get(id(weight))
-        whole = kind == "linear" or weight.shape[1] == x.shape[1]
         axis = -1 if kind == "linear" else 1
         numbers = self._one(self._numbers(x), axis)
-        if layer is None or numbers is None or not whole or layer in self.writes:
+        grouped = kind == "conv2d" and weight.shape[1] != x.shape[1]
+        if layer is None or numbers is None or grouped or layer in self.writes:
             self.lock(x)
-            if layer is None or not whole:
+            if layer is None:
                 return
-            numbers = torch.zeros(x.shape[axis], dtype=torch.long, device=x.device) if numbers is None else numbers
-        if layer in self.writes:  # used twice: what it writes stays
-            self.locked.update(self.writes[layer].tolist())
-        else:
+            numbers = torch.zeros(weight.shape[1], dtype=torch.long, device=x.device)
+        if layer not in self.writes:
             first = len(self.parent)
             self.parent += range(first, first + len(weight))
             self.writes[layer] = torch.arange(first, first + len(weight), device=x.device)
             self.reads[layer] = numbers
+            stays = grouped
+        else:
+            stays = True  # used twice
+        if stays:
+            self.locked.update(self.writes[layer].tolist())
         shape = [1] * result.dim()
         shape[axis] = -1
         result._channels = self.writes[layer].view(shape).expand(result.shape)  # pyright: ignore[reportAttributeAccessIssue]
@@ -289,7 +292,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _replaced(value: Any, by: Callable[[Tensor], Tensor]) -> Any:
     """The same arguments with every floating-point tensor replaced."""
     if isinstance(value, Tensor):
-        return by(value) if value.is_floating_point() else value
+        return by(value).contiguous() if value.is_floating_point() else value
     if isinstance(value, list | tuple):
         return type(value)(_replaced(item, by) for item in value)
     if isinstance(value, dict):

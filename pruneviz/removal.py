@@ -172,6 +172,8 @@ def load(path: Path | str, model: nn.Module) -> nn.Module:
     for name, module in found.named_modules():
         own = {kind: state[f"{name}.{kind}"] for kind, _ in _tensors(module) if f"{name}.{kind}" in state}
         if "weight" in own and isinstance(module, nn.Linear | nn.Conv2d):
+            if own["weight"].dim() != module.weight.dim():
+                raise Unsuitable(f"{path} holds another kind of layer as {name!r}. Build the network it was made from.")
             set_weight_(module, own["weight"], own.get("bias"))
         elif isinstance(module, nn.modules.batchnorm._NormBase):
             for kind, value in own.items():

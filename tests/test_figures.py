@@ -16,7 +16,7 @@ from pruneviz.figures import FIGURES, base, saliency, spectra
 from pruneviz.figures.change import spearman
 from pruneviz.figures.compare import payload
 from pruneviz.figures.jacobians import END, MARKS
-from pruneviz.figures.saliency import cut, place, score_at
+from pruneviz.figures.saliency import cut, folded, place, score_at
 from pruneviz.figures.spectra import condition, effective_rank, product, summary
 from pruneviz.methods import METHODS
 
@@ -765,9 +765,20 @@ def test_axes_and_captions_count_what_the_method_removes(method: str, noun: str)
     assert f"4 {noun} by lot" in figures.change([made]).layout.annotations[0].text
     assert payload([made])["runs"][0]["unit"] == noun
     static = figures.compare([made, run("snip")], sparsity=0.9)
-    assert [axis.title.text for axis in static.select_yaxes(row=1)] == (
-        ["weights per bin", None] if noun == "weights" else [f"{noun} per bin", "weights per bin"]
-    )
+    assert static.layout.yaxis.title.text == ("weights per bin" if noun == "weights" else "per bin")
+    assert static.layout.xaxis.title.text == f"score of {noun} (log)"
+
+
+def test_bins_beyond_a_layer_s_own_scores_are_folded_away():
+    made = structured()
+    bars = made.probes["saliency-0.9"][0]
+    bars["kept"], bars["removed"] = np.zeros((2, 1, 60), int)
+    bars["removed"][0, [0, 30]], bars["kept"][0, [30, 40]] = (5, 400), (200, 395)
+    table = saliency.data([made], 0.9)
+    assert len(table) == 60
+    inside = folded(table)
+    assert (inside["lower"].iloc[0], inside["upper"].iloc[-1]) == pytest.approx((EDGES[30], EDGES[41]))
+    assert (inside["removed"].iloc[0], inside["kept"].sum()) == (405, 595)
 
 
 def test_layers_of_filters_and_of_weights_stand_in_one_column():

@@ -51,13 +51,12 @@ def _column(run: Run, sparsity: float, layer: str | None) -> pd.DataFrame:
     """The marks of one run."""
     rows: list[dict[str, Any]] = []
     for panel in (p for p in saliency.histograms(run, sparsity) if p["layer"] == layer):
-        lower, upper = panel["lower"], panel["upper"]
+        bins = saliency.folded(pd.DataFrame({key: panel[key] for key in ("lower", "upper", "kept", "removed")}))
         axis = {key: panel[key] for key in ("log", "linear")}
+        same = {"view": "saliency", "unit": panel["unit"], **axis, "mark": saliency.place(panel["threshold"], **axis)}
         for series in ("kept", "removed"):
-            bins = zip((lower + upper) / 2, panel[series], upper - lower, strict=True)
-            same = {"view": "saliency", "series": series, "unit": panel["unit"], **axis}
-            same["mark"] = saliency.place(panel["threshold"], **axis)
-            rows += [{**same, "x": x, "y": int(y), "width": w} for x, y, w in bins]
+            places = zip((bins["lower"] + bins["upper"]) / 2, bins[series], bins["upper"] - bins["lower"], strict=True)
+            rows += [{**same, "series": series, "x": x, "y": int(y), "width": w} for x, y, w in places]
         break
     for when, _, name in spectra.moments(run, sparsity):
         for factor, values, _ in spectra.spectrum(run, name, layer):
@@ -120,11 +119,9 @@ def plot(table: pd.DataFrame) -> go.Figure:
                 where, texts = base.log_ticks(low, high, most=4)
                 fig.update_yaxes(tickvals=[10**e for e in where], ticktext=texts, row=row)
         fig.update_yaxes(title_text=ROWS[view], row=row, col=1)
-    counted = [part["unit"].dropna().drop_duplicates().tolist() for _, part in columns]
-    mixed = len({unit for found in counted for unit in found}) > 1
-    for col, found in enumerate(counted, 1):
-        if found and (mixed or col == 1):
-            fig.update_yaxes(title_text=f"{found[0]} per bin", row=1, col=col)
+    counted = table["unit"].dropna().unique()
+    if len(counted) == 1:
+        fig.update_yaxes(title_text=f"{counted[0]} per bin", row=1, col=1)
     return fig
 
 
@@ -146,6 +143,7 @@ def _saliency(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:
         base.rule(fig, x=float(np.clip(place, low, high)), facet=col - 1)
     first = part.iloc[0]
     fig.update_xaxes(**saliency.ticks(low, high, int(first["log"]), float(first["linear"])), row=1, col=col)
+    fig.update_xaxes(title_text=f"score of {first['unit']}{' (log)' if first['log'] else ''}", row=1, col=col)
 
 
 def _spectra(fig: go.Figure, part: pd.DataFrame, shade: str, col: int) -> None:

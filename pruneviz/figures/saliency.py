@@ -133,7 +133,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
 def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: int, *, named: bool) -> None:
     first = part.iloc[0]
     shade, axis = base.colour(first["method"]), (int(first["log"]), float(first["linear"]))
-    part = _folded(part)
+    part = folded(part)
     lower, upper = part["lower"].to_numpy(), part["upper"].to_numpy()
     spans = [
         f"{base.number(score_at(a, *axis))} to {base.number(score_at(b, *axis))}"
@@ -165,7 +165,7 @@ def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: in
     fig.update_yaxes(title_text=f"{first['unit']} per bin" if named or col == 1 else "", row=row, col=col)
 
 
-def _folded(part: pd.DataFrame) -> pd.DataFrame:
+def folded(part: pd.DataFrame) -> pd.DataFrame:
     """The bins where this layer's scores lie, all but the lowest 1%, which join the lowest bin: bins span all layers."""
     both = (part["kept"] + part["removed"]).to_numpy()
     if not both.any():

@@ -28,7 +28,7 @@ METHODS_RUN: Mapping[str, tuple[str, dict[str, Any]]] = {
     WHOLE_CHANNELS: ("eigendamage", EXACT),
 }
 # network, width, epochs: each trains here in minutes
-NETWORKS = (("lenet-5-caffe", 1.0, 2), ("conv-4", 0.25, 2), ("vgg-16", 0.125, 2), ("resnet-20", 0.5, 2))
+NETWORKS = (("lenet-5-caffe", 1.0, 2), ("conv-4", 0.25, 1), ("vgg-16", 0.125, 2), ("resnet-20", 0.5, 1))
 FIRST = ("mnist", *NETWORKS[0])
 
 

@@ -106,7 +106,7 @@ def _widget(name: str, field: FieldInfo, key: str) -> Any:
         options = list(get_args(field.annotation))
         return st.selectbox(label, options, options.index(default), key=key, help=text, bind="query-params")
     if get_origin(field.annotation) in (dict, tuple):  # typed in; the method reads the text
-        example = "1=0.5, 4=0.5" if get_origin(field.annotation) is dict else "15, 20"
+        example = "e.g. 1=0.5, 4=0.5" if get_origin(field.annotation) is dict else "e.g. 15, 20"
         typed = st.text_input(label, key=key, help=text, bind="query-params", placeholder=example)
         return typed if typed.strip() else default
     words = [word for part in get_args(field.annotation) for word in get_args(part)]

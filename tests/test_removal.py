@@ -1,0 +1,171 @@
+"""Removing for real: the smaller network computes what the masked one does, costs what a hand count says, and comes back from disk."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import pruneviz as pv
+from pruneviz import removal
+from pruneviz.cost import cost, latencies
+from pruneviz.errors import Unreachable, Unsuitable
+from pruneviz.methods import METHODS, method_class
+from pruneviz.methods.base import Unit
+from pruneviz.models import MODELS
+from pruneviz.papers.li_filters import PLANS, pruned
+
+WHOLE = [key for key, card in METHODS.items() if card.unit is not Unit.WEIGHT]
+SMALL = {"mlp-2-2-1": (2,), "mlp-17-3-1": (17,), "mlp-17-2-1": (17,), "digits-cnn": (1, 8, 8)}
+
+
+def network(key: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """The network, thin where it is deep, with a normalisation that is not its first one, and samples."""
+    card = MODELS[key]
+    shape, classes = SMALL.get(key, (1, 28, 28)), 2 if card.outputs == 1 else 10
+    model = pv.build(key, shape=shape, classes=classes, width=1 / 8 if card.widths else 1.0)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            for tensor, low in (
+                (module.weight, 0.5),
+                (module.bias, -0.5),
+                (module.running_mean, -0.5),
+                (module.running_var, 0.5),
+            ):
+                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + low)
+    return model, torch.randn(4, *shape, generator=generator), torch.arange(4) % classes
+
+
+@pytest.mark.parametrize("key", MODELS)
+def test_masked_and_compacted_networks_agree_for_every_network_and_three_sparsities(key: str):
+    """1e-5 of the largest logit in float32, 1e-10 in float64; parameters are those that the report counted."""
+    model, x, y = network(key)
+    squared = MODELS[key].loss == "squared"
+    for method in ("l1-filters", "kron-obd", "eigendamage"):
+        try:
+            method_class(method).suits(MODELS[key])
+        except Unsuitable:
+            assert not MODELS[key].convolutions
+            continue
+        if squared and method != "kron-obd":
+            continue
+        y_ = y.float() if squared else y
+        try:
+            pv.prune(model, x, y_, method=method, sparsity=0.99999)
+            raise AssertionError("everything left")
+        except Unreachable as beyond:
+            most = beyond.most
+        for share in (0.3, 0.6, 1.0):
+            found = pv.prune(model, x, y_, method=method, sparsity=share * most)
+            small = pv.compact(found)
+            inputs = torch.randn(16, *x.shape[1:], generator=torch.Generator().manual_seed(7))
+            for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+                masked, compacted = found.model.to(dtype).eval(), small.model.to(dtype).eval()
+                if dtype is torch.float64:  # from the same numbers: products are rounded to the network's own precision
+                    compacted = removal.smaller(masked, found.sample.double())[0]
+                a, b = masked(inputs.to(dtype)), compacted(inputs.to(dtype))
+                assert (a - b).abs().max() <= tolerance * a.abs().max(), (method, share, dtype)
+            assert small.after.parameters == found.report["parameters"]
+            assert small.after.flops == found.report["flops"]
+            assert small.before.parameters == sum(p.numel() for p in model.parameters())
+            left = sum(m.weight.numel() for m in small.model.modules() if isinstance(m, nn.Linear | nn.Conv2d))
+            counted = found.mask.size - found.mask.removed
+            assert left <= counted if method == "eigendamage" else left == counted  # channels that were dead leave too
+            assert share * most - 0.35 < found.report["reached"] <= share * most + 1e-9
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_li_et_al_s_counts_are_met_exactly(name: str):
+    plan = PLANS[name]
+    found = pv.compact(pruned(plan))
+    assert (found.before.weights_and_biases, found.after.weights_and_biases) == plan.parameters
+    assert 1 - found.after.weights_and_biases / found.before.weights_and_biases == pytest.approx(
+        plan.reduction[0], abs=1.1e-3
+    )
+    assert 1 - found.after.flops / found.before.flops == pytest.approx(plan.reduction[1], abs=1.1e-3)
+    kept = [len(m.weight) for m in found.model.modules() if isinstance(m, nn.Conv2d)]
+    if name == "vgg-16-a":
+        assert kept == [32, 64, 128, 128, *[256] * 9]
+    else:
+        widths = [16] * 19 + [32] * 18 + [64] * 18
+        stage = [1] * 19 + [2] * 18 + [3] * 18
+        for number, (n, width) in enumerate(zip(kept, widths, strict=True), 1):
+            inner = number % 2 == 0 and number not in plan.skip
+            assert n == (int(width * (1 - plan.per_stage[stage[number - 1]]) + 1e-9) if inner else width)
+
+
+def test_parameters_and_flops_equal_a_hand_count():
+    """Digits CNN, 8 and 16 of 16 and 32 filters, 64 units: 3 x 3 convolutions on 8 x 8 and, pooled, 4 x 4 pixels."""
+    model = pv.build("digits-cnn", shape=(1, 8, 8), classes=10)
+    x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
+    found = pv.compact(
+        pv.prune(model, x, y, method="l1-filters", sparsity=1 - (72 + 1152 + 16384 + 640) / 38160 + 1e-9)
+    )
+    assert found.after.parameters == (72 + 8) + (1152 + 16) + (16 * 16 * 64 + 64) + (640 + 10)
+    assert found.after.weights_and_biases == found.after.parameters
+    assert found.after.flops == 2 * (64 * 72 + 64 * 1152 + 16 * 16 * 64 + 640)
+
+
+@pytest.mark.parametrize("method", WHOLE)
+def test_a_compacted_network_comes_back_from_disk(method: str, tmp_path):
+    model, x, y = network("vgg-16")
+    small = pv.compact(pv.prune(model, x, y, method=method, sparsity=0.4))
+    small.save(tmp_path / "small.safetensors")
+    dense = pv.build("vgg-16", shape=(1, 28, 28), classes=10, width=1 / 8, seed=3)
+    before = {name: value.clone() for name, value in dense.state_dict().items()}
+    found = removal.load(tmp_path / "small.safetensors", dense).eval()
+    assert torch.equal(found(x), small.model.eval()(x))
+    assert cost(found, x[:1]).parameters == small.after.parameters < sum(p.numel() for p in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
+    with pytest.raises(Unsuitable, match="Build the network it was made from"):
+        removal.load(tmp_path / "small.safetensors", pv.build("lenet-5-caffe", shape=(1, 28, 28), classes=10))
+
+
+def test_single_weights_shrink_nothing_but_what_is_unread():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        model[2].weight[:, [1, 4]] = 0.001  # the last to be kept by size
+    x, y = torch.randn(6, 4), torch.arange(6) % 3
+    found = pv.prune(model, x, y, method="magnitude", scale="none", sparsity=6 / 35)
+    small = pv.compact(found)
+    assert [m.weight.shape for m in small.model if isinstance(m, nn.Linear)] == [(3, 4), (3, 3)]
+    torch.testing.assert_close(small.model(x), found.model(x))
+
+
+def test_a_compacted_network_trains_on_its_rotations_too():
+    model, x, y = network("lenet-5-caffe")
+    small = pv.compact(pv.prune(model, x, y, method="eigendamage", sparsity=0.6, count="compacted")).model
+    nn.functional.cross_entropy(small(x), y).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in small.parameters())
+    assert any("before" in name for name, _ in small.named_parameters())
+
+
+def test_what_is_pruned_stays_zero_while_the_network_trains():
+    """Filters with their biases and normalisation, through momentum and weight decay."""
+    data = pv.load("digits")
+    model = pv.build("resnet-20", data, width=1 / 4)
+    found = pv.prune(model, data.train[0][:64], data.train[1][:64], method="kron-obd", sparsity=0.3)
+    assert any("norm1" in name for name in found.mask.coupled)
+    pv.train(found.model, data, epochs=1, mask=found.mask, optimizer="sgd", lr=0.05, weight_decay=1e-3)
+    params = dict(found.model.named_parameters())
+    for name, keep in found.mask.everything.items():
+        assert not params[name].detach()[~keep].any()
+    assert pv.compact(found).after.parameters == found.report["parameters"]
+
+
+def test_latency_is_measured_in_evaluation_mode_and_leaves_modes_alone():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).train()
+    found = latencies([model, model], torch.zeros(1, 4), 1)  # a batch of one would fail in training mode
+    assert len(found) == 2
+    assert all(0 < seconds < 1 for seconds in found)
+    assert model.training
+    assert set(cost(model.eval(), torch.zeros(1, 4)).latency) == {1, 256}
+
+
+def test_half_of_the_filters_take_less_time():
+    model = pv.build("vgg-16", shape=(3, 32, 32), classes=10, width=1 / 2)
+    x, y = torch.randn(2, 3, 32, 32), torch.tensor([0, 1])
+    small = pv.compact(pv.prune(model, x, y, method="l1-filters", sparsity=0.7))
+    assert small.after.flops < 0.4 * small.before.flops
+    assert small.speedup[256] > 1
