@@ -161,7 +161,7 @@ class _Follow(TorchFunctionMode):
                 if numbers is not None and shapes:
                     output._channels = numbers[i]  # pyright: ignore[reportAttributeAccessIssue]
                 elif hasattr(output, "_channels"):
-                    del output._channels
+                    delattr(output, "_channels")
         return result
 
     def _layer(self, kind: str, args: tuple, kwargs: dict, result: Tensor) -> None:

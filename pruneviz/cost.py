@@ -81,10 +81,16 @@ def latencies(models: list[nn.Module], sample: Tensor, batch: int) -> list[float
 
 
 def _timed(model: nn.Module, x: Tensor) -> float:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+    _settle(x)
     started = time.perf_counter()
     model(x)
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+    _settle(x)
     return time.perf_counter() - started
+
+
+def _settle(x: Tensor) -> None:
+    """Wait for what a device still has to do."""
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
+    elif x.device.type == "mps":
+        torch.mps.synchronize()

@@ -52,7 +52,7 @@ class Unreachable(InvalidSetting):
     def __init__(self, asked: float, most: float):
         self.asked, self.most = asked, most
         super().__init__(
-            f"Asked for sparsity {asked:g}, and removing whole units reaches at most {most:.10g} here: no layer is cut "
+            f"Asked for sparsity {asked:g}, and removing whole units reaches at most {100 * most:.1f}% here: no layer is cut "
             f"through, and channels that are added up stay. Ask for {most:.10g} or less."
         )
 

@@ -129,6 +129,11 @@ class Mask(Mapping[str, Tensor]):
             return self.layout.mask(units)
         return Mask({group.name: keep.view(self[group.name].shape) for group, keep in units.items()}, units)
 
+    def may_leave(self, group: Group) -> Tensor:
+        """Which of a group's units are there and can be removed: bool [size]."""
+        kept = self.units[group]
+        return kept if self.layout is None else kept & self.layout.may_leave(group)
+
     def __getitem__(self, name: str) -> Tensor:
         return self._params[name]
 

@@ -300,7 +300,7 @@ class _Run:
             scores = self.method.score(model, task, mask)
             yield self.arrays("sensitivity-start", *probes.sensitivity(model, scores, mask, *self.data.val))
 
-    def cost_of(self, model: nn.Module, mask: Mask | None, sparsity: float, stage: str) -> Iterator[Metric]:
+    def cost_of(self, model: nn.Module, mask: Mask | None, sparsity: float, stage: str) -> Iterator[Event]:
         """Parameters and operations; where whole units leave, those of the smaller network, and its measured latency."""
         sample = self.data.train[0][:1]
         if mask is None or mask.layout is None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pruneviz.methods.base import Method
 
 BINS = 60
+DECADES = 12  # of scores that are told apart; what is smaller is in the lowest bin
 SPECTRUM_SAMPLES = 512  # samples for the Kronecker factors; one forward and one backward pass over them
 JACOBIAN_SAMPLES = 16  # samples for the Jacobians; an eigendecomposition of each layer's smaller side for each
 END_TO_END = 100  # outputs up to which the whole network's Jacobian is taken: a backward pass for each
@@ -67,6 +68,8 @@ def saliency(scores: Scores, before: Mask, after: Mask) -> tuple[Probe, list[str
     low, high = (float(shown.min()), float(shown.max())) if shown.numel() else (0.0, 1.0)
     if log and shown.numel() > 100:  # a few denormal scores must not squeeze the rest into one bin
         low = max(low, float(torch.quantile(shown[:: max(1, len(shown) // 100_000)], 0.001)) - 0.5)
+    if log:
+        low = max(low, high - DECADES)
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     if low < 0 < high and not log:
         below = min(max(round(BINS * low / (low - high)), 1), BINS - 1)
@@ -151,8 +154,7 @@ def sensitivity(model: nn.Module, scores: Scores, mask: Mask, x: Tensor, y: Tens
     x, y = (t[: max(100, min(1000, int(SENSITIVITY_FLOPS / each)))] for t in (x, y))
     rows, layers = [], []
     for group, value in scores.values.items():
-        free = mask.layout.may_leave(group) if mask.layout is not None else torch.ones_like(mask.units[group])
-        if not bool(free.all()):
+        if not bool(mask.may_leave(group).all()):
             continue
         row = []
         for ratio in RATIOS:
@@ -222,7 +224,7 @@ def change(
     task = replace(task, batches=lambda: [(x, y)], device=home, generator=generator, statistics=Statistics())
     scores = method.score(model, task, mask)
     groups = list(scores.values)
-    alive = [(i, p) for i, g in enumerate(groups) for p in _removable(mask, g).nonzero().flatten().tolist()]
+    alive = [(i, p) for i, g in enumerate(groups) for p in mask.may_leave(g).nonzero().flatten().tolist()]
     affordable = int(CHANGE_FLOPS / (len(x) * each))
     most = min(max(CHANGES[0], affordable), CHANGES[1])
     chosen = torch.randperm(len(alive), generator=generator)[:most].tolist()
@@ -262,11 +264,6 @@ def change(
         "all": np.array([int(len(chosen) == len(alive))]),
         "samples": np.array([len(x)]),
     }, [group.name for group in groups]
-
-
-def _removable(mask: Mask, group: Group) -> Tensor:
-    """Units that are there and may leave: bool [size]."""
-    return mask.units[group] if mask.layout is None else mask.units[group] & mask.layout.may_leave(group)
 
 
 def _first(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pruneviz.channels import Channels, trace
 from pruneviz.cost import BATCHES, Cost, cost, latencies
 from pruneviz.curvature.gradients import untouched
+from pruneviz.curvature.layers import layer_called
 from pruneviz.errors import Unsuitable
 from pruneviz.rotation import Rotated, plain, replace_, rotated, set_weight_, wrap_
 
@@ -105,7 +106,7 @@ def smaller(model: nn.Module, sample: Tensor) -> tuple[nn.Module, tuple[str, ...
 @torch.no_grad()
 def _drop_(model: nn.Module, channels: Channels) -> bool:
     """Remove, in place, the free channels that no layer reads; one stays in every layer. Whether any was removed."""
-    layers = {name: model.get_submodule(name) for name in channels.writes}
+    layers = {name: layer_called(name, model) for name in channels.writes}
     read = torch.zeros(len(channels.free), dtype=torch.bool)
     for name, reads in channels.reads.items():
         weight = layers[name].weight.detach()
@@ -128,6 +129,7 @@ def _drop_(model: nn.Module, channels: Channels) -> bool:
         keep = ~gone[scaled]
         if not bool(keep.all()):
             norm = model.get_submodule(name)
+            assert isinstance(norm, nn.modules.batchnorm._NormBase)
             for kind, tensor in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
                 if tensor.dim() == 1:
                     cut = tensor.detach()[keep.to(tensor.device)].clone()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,9 @@ class Rotated(nn.Module):
 
     inputs: Tensor
     outputs: Tensor
+    before: nn.Linear | nn.Conv2d
+    core: nn.Linear | nn.Conv2d
+    after: nn.Linear | nn.Conv2d
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, basis: Basis = "channels"):
         super().__init__()
@@ -38,9 +41,9 @@ class Rotated(nn.Module):
         like = {"dtype": layer.weight.dtype, "device": layer.weight.device}
         if isinstance(layer, nn.Linear):
             n, out = layer.in_features, layer.out_features
-            self.before = skip_init(nn.Linear, n, n, bias=False, **like)
-            self.core = skip_init(nn.Linear, n, out, bias=False, **like)
-            self.after = skip_init(nn.Linear, out, out, bias=layer.bias is not None, **like)
+            self.before = _linear(n, n, bias=False, **like)
+            self.core = _linear(n, out, bias=False, **like)
+            self.after = _linear(out, out, bias=layer.bias is not None, **like)
             eye = [torch.eye(k, **like) for k in (n, out)]
             weights = (eye[0], layer.weight, eye[1])
         else:
@@ -55,15 +58,15 @@ class Rotated(nn.Module):
             n = side if self.basis == "channels" else layer.weight[0].numel()
             wide, point = (1, layer.kernel_size) if self.basis == "channels" else (layer.kernel_size, 1)
             outer, inner = ({}, kernel) if self.basis == "channels" else (kernel, {})
-            self.before = skip_init(nn.Conv2d, layer.in_channels, n * g, wide, groups=g, bias=False, **outer, **like)
-            self.core = skip_init(nn.Conv2d, n * g, out, point, groups=g, bias=False, **inner, **like)
-            self.after = skip_init(nn.Conv2d, out, out, 1, groups=g, bias=layer.bias is not None, **like)
+            self.before = _conv2d(layer.in_channels, n * g, wide, groups=g, bias=False, **outer, **like)
+            self.core = _conv2d(n * g, out, point, groups=g, bias=False, **inner, **like)
+            self.after = _conv2d(out, out, 1, groups=g, bias=layer.bias is not None, **like)
             eye = [torch.eye(k, **like) for k in (n, out // g)]
             weights = (eye[0].repeat(g, 1), layer.weight, eye[1].repeat(g, 1))
         with torch.no_grad():
             for part, weight in zip((self.before, self.core, self.after), weights, strict=True):
                 part.weight.copy_(weight.reshape(part.weight.shape))
-            if layer.bias is not None:
+            if layer.bias is not None and self.after.bias is not None:
                 self.after.bias.copy_(layer.bias)
         self.register_buffer("inputs", torch.zeros(n, **like))
         self.register_buffer("outputs", torch.zeros(len(self.core.weight) // self.groups, **like))
@@ -135,7 +138,7 @@ class Rotated(nn.Module):
         like = {"dtype": core.dtype, "device": core.device}
         if isinstance(self.core, nn.Linear) and isinstance(self.after, nn.Linear):
             weight = left @ before
-            layer = skip_init(nn.Linear, weight.shape[2], weight.shape[1], bias=self.after.bias is not None, **like)
+            layer = _linear(weight.shape[2], weight.shape[1], bias=self.after.bias is not None, **like)
         else:
             assert isinstance(self.core, nn.Conv2d)
             assert isinstance(self.before, nn.Conv2d)
@@ -145,14 +148,27 @@ class Rotated(nn.Module):
             else:
                 weight = torch.einsum("goq,gqihw->goihw", left[..., 0, 0], before)
                 shaped = self.before
-            layer = skip_init(nn.Conv2d, self.before.in_channels, len(self.after.weight), shaped.kernel_size, shaped.stride, shaped.padding,
+            layer = _conv2d(self.before.in_channels, len(self.after.weight), shaped.kernel_size, shaped.stride, shaped.padding,
                 shaped.dilation, g, self.after.bias is not None, shaped.padding_mode, **like,
             )  # fmt: skip
         layer.weight.copy_(weight.reshape(layer.weight.shape))
-        if layer.bias is not None:
+        if layer.bias is not None and self.after.bias is not None:
             layer.bias.copy_(self.after.bias)
         layer.train(self.training)
         return layer
+
+
+def _linear(*sizes: int, **options: Any) -> nn.Linear:
+    """A layer that is about to be filled: it takes no random numbers."""
+    layer = skip_init(nn.Linear, *sizes, **options)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def _conv2d(*sizes: Any, **options: Any) -> nn.Conv2d:
+    layer = skip_init(nn.Conv2d, *sizes, **options)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
 
 
 def _within(matrix: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

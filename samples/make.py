@@ -13,13 +13,19 @@ sys.path.insert(0, str(HERE.parent))
 from pruneviz.comparison import plan  # noqa: E402
 from pruneviz.config import RunConfig  # noqa: E402
 from pruneviz.jobs.recording import record  # noqa: E402
+from pruneviz.methods import METHODS  # noqa: E402
 from pruneviz.store import Store  # noqa: E402
+
+FACTORED = ("kron-obd", "kron-obs", "eigendamage")
+UNITS = ("random", "magnitude", "snip", "l1-filters", *FACTORED)
 
 
 def _configs() -> list[RunConfig]:
-    """Every method on digits; OBS, OBD and |w| on MNIST without retraining; pruning at initialisation with three repairs."""
+    """Every method that fits LeNet-300-100 on digits, and those that remove whole units beside three that do not on a small CNN;
+    OBS, OBD and |w| on MNIST without retraining; pruning at initialisation with three repairs."""
     seeds = (0, 1, 2)
-    found = list(plan("all", seeds=seeds, dataset="digits", model="lenet-300-100").configs)
+    weights = [key for key in METHODS if key not in FACTORED]
+    found = list(plan(weights, seeds=seeds, dataset="digits", model="lenet-300-100").configs)
     without = {
         "dataset": "mnist", "model": "lenet-300-100", "rounds": 1, "sparsities": (0.8, 0.9, 0.95),
         "train": {"epochs": 3, "batch_size": 128}, "tune": {"epochs": 0}, "probes": ("saliency", "change"),
@@ -28,6 +34,11 @@ def _configs() -> list[RunConfig]:
         "dataset": "mnist", "model": "mlp-7x100", "method": "isometry", "params": {"repair": False}, "sparsities": (0.9, 0.95),
         "train": {"epochs": 1, "batch_size": 275}, "probes": ("saliency", "jacobians"),
     }  # fmt: skip
+    units = {"dataset": "digits", "model": "digits-cnn", "sparsities": (0.3, 0.5, 0.6)}
+    for seed in seeds:  # arrays of the first seed alone: the others are there for their range
+        probes = {} if seed == 0 else {"probes": ()}
+        found += plan(UNITS, seeds=(seed,), **units, **probes).configs
+        found += plan(FACTORED, seeds=(seed,), dataset="digits", model="lenet-300-100", **probes).configs
     for seed in seeds:
         for method, params in (("magnitude", {"scale": "none"}), ("obd", {}), ("obs", {"blocks": 50})):
             found.append(RunConfig(method=method, params=params, seed=seed, **without))

@@ -191,7 +191,7 @@ def test_a_sparsity_out_of_reach_is_skipped_with_its_reason_and_the_rest_is_repo
     found = json.loads(done.stdout)
     (row,) = found["skipped"]
     assert (row["method"], row["sparsity"]) == ("l1-filters", 0.99)
-    assert "reaches at most 0.9" in row["reason"]
+    assert "reaches at most 95.6%" in row["reason"]
     assert {(r["method"], r["sparsity"], r["seeds"]) for r in found["summary"]} == {
         ("magnitude", 0.3, 2), ("magnitude", 0.99, 2), ("l1-filters", 0.3, 2),
     }  # fmt: skip

@@ -75,7 +75,7 @@ def test_a_choice_is_the_longest_prefix_of_the_ranking_that_stays_below_the_targ
     for target in np.linspace(0, max(reachable), 23):
         found = select_units(values, full, float(target))
         assert found.sparsity == pytest.approx(max(s for s in reachable if s <= target + 1e-12))
-    with pytest.raises(Unreachable, match=f"at most {max(reachable):.10g}") as beyond:
+    with pytest.raises(Unreachable, match=f"Ask for {max(reachable):.10g} or less") as beyond:
         select_units(values, full, 0.999)
     assert beyond.value.most == pytest.approx(max(reachable))
     assert select_units(values, full, beyond.value.most).sparsity == pytest.approx(max(reachable))

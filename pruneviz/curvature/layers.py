@@ -11,6 +11,13 @@ from torch import Tensor, nn
 from pruneviz.errors import UnsupportedLayer
 
 
+def layer_called(name: str, model: nn.Module) -> nn.Linear | nn.Conv2d:
+    """The Linear or Conv2d of this name."""
+    found = model.get_submodule(name)
+    assert isinstance(found, nn.Linear | nn.Conv2d)
+    return found
+
+
 class Recorder:
     """Inputs and outputs of every Linear and Conv2d in one forward pass."""
 

@@ -43,9 +43,10 @@ def batch(content: bytes, name: str = "file") -> Arrays:
     found = parse(content, name)
     found = found if isinstance(found, dict) else {}
     x, y = found.get(b"data"), found.get(b"labels", found.get(b"fine_labels"))
-    images = isinstance(x, np.ndarray) and x.shape[1:] == (prod(_SHAPE),)
-    labels = isinstance(y, list) and all(type(label) is int for label in y)
-    if not images or not labels or len(x) != len(y):
+    if (
+        not isinstance(x, np.ndarray) or x.shape[1:] != (prod(_SHAPE),)
+        or not isinstance(y, list) or not all(type(label) is int for label in y) or len(x) != len(y)
+    ):  # fmt: skip
         raise DataUnavailable(
             f"{name} is not a batch of CIFAR: it needs an image of 3,072 bytes and a label for each sample. "
             "Put the published file in its place."

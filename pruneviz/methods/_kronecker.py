@@ -82,4 +82,6 @@ def places(value, kept):
 
 def filter_rows(model, group):
     """A layer's filters as rows: [out, in] of a Linear, [out, in k k] of a Conv2d."""
-    return model.get_submodule(group.layer).weight.detach().flatten(1)
+    from pruneviz.curvature.layers import layer_called
+
+    return layer_called(group.layer, model).weight.detach().flatten(1)

@@ -103,14 +103,16 @@ class EigenDamage(KroneckerMethod):
                 theta = (W.square() * curvature[f"{name}.core.weight"]).reshape(parts.shape)
                 theta = theta.flatten(3).sum(3) if W.dim() > 2 else theta
             thetas[name] = theta.sum(0) / 2
-        for group in mask.layout.groups:
+        for group in mask.units:
             values[group] = thetas[group.layer].sum(1 if group.name.endswith(" out") else 0)
         return Scores(values, thetas)
 
     def choose(self, model, task, scores, mask, target):
+        from pruneviz.rotation import Directions
         from pruneviz.structured import select_units
 
         found = select_units(scores.values, mask, target)
+        assert isinstance(mask.layout, Directions)
         return found if self.count == "core" else mask.keeping(mask.layout.paying(found.units))
 
     def _sized(self, model, task) -> list[str]:

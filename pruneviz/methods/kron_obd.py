@@ -56,7 +56,7 @@ class KronObd(FilterMethod, KroneckerMethod):
         return Scores(
             {
                 g: spread(filter_rows(model, g), factors[g.layer], self.quadratic) * output(factors[g.layer]) / 2
-                for g in mask.layout.groups
+                for g in mask.units
             }
         )
 

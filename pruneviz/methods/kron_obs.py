@@ -74,15 +74,14 @@ class KronObs(FilterMethod, KroneckerMethod):
 
         factors = self.factors(model, task)
         values, inverses, orders = {}, {}, {}
-        for group in mask.layout.groups:
+        for group in mask.units:
             own, rows = factors[group.layer], filter_rows(model, group)
             S = inverted(own.S, self.damping)
             inverses[group] = S if S.dim() == 3 else S[None]
             diagonal = inverses[group].diagonal(dim1=1, dim2=2).flatten()
             values[group] = spread(rows, own, self.quadratic) / (2 * diagonal).to(rows)
             if self.joint:
-                alive = mask.units[group] & mask.layout.may_leave(group)
-                orders[group] = deletions(rows, own, inverses[group], alive, self.quadratic)
+                orders[group] = deletions(rows, own, inverses[group], mask.may_leave(group), self.quadratic)
         return Scores(values, _Plan(values, inverses, orders))
 
     def ranked(self, scores, mask, scope):
@@ -107,12 +106,14 @@ class KronObs(FilterMethod, KroneckerMethod):
     def repaired(self, model, task, scores, mask):
         import torch
 
+        from pruneviz.curvature.layers import layer_called
+
         found = {}
         for group, inverse in scores.plan.inverses.items():
             gone = ~mask.units[group].view(len(inverse), -1)
             if not bool(gone.any()):
                 continue
-            layer = model.get_submodule(group.layer)
+            layer = layer_called(group.layer, model)
             rows = layer.weight.detach().to(inverse).reshape(*gone.shape, -1)
             gone = gone.to(inverse.device)
             moved = rows.clone()
@@ -126,8 +127,10 @@ class KronObs(FilterMethod, KroneckerMethod):
     def without(self, model, scores, name, place):
         import torch
 
+        from pruneviz.curvature.layers import layer_called
+
         group = next(group for group in scores.plan.inverses if group.name == name)
-        inverse, layer = scores.plan.inverses[group], model.get_submodule(group.layer)
+        inverse, layer = scores.plan.inverses[group], layer_called(group.layer, model)
         rows = layer.weight.detach().to(inverse).reshape(*inverse.shape[:2], -1).clone()
         g, j = divmod(place, inverse.shape[1])
         rows[g] -= torch.outer(inverse[g, :, j], rows[g, j] / inverse[g, j, j])

@@ -109,7 +109,7 @@ class L1Filters(FilterMethod):
         from torch import nn
 
         full = super().full(model, task)
-        names = [group.layer for group in full.layout.groups]
+        names = [group.layer for group in full.units]
         if not any(isinstance(model.get_submodule(name), nn.Conv2d) for name in names):
             raise Unsuitable(
                 "L1 filters needs a convolution, and this network has none whose filters can leave. Try Kron-OBD."
@@ -121,7 +121,7 @@ class L1Filters(FilterMethod):
 
         from pruneviz.masks import Scores
 
-        groups = [g for g in mask.layout.groups if isinstance(model.get_submodule(g.layer), nn.Conv2d)]
+        groups = [g for g in mask.units if isinstance(model.get_submodule(g.layer), nn.Conv2d)]
         return Scores({group: filter_rows(model, group).abs().sum(1) for group in groups})
 
     def choose(self, model, task, scores, mask, target):
@@ -140,18 +140,19 @@ class L1Filters(FilterMethod):
         """As many filters of each layer as ``units`` keeps, chosen without the channels that earlier layers lost."""
         import torch
 
+        from pruneviz.curvature.layers import layer_called
         from pruneviz.masks import remove_lowest
 
         found = dict(units)
         channels = mask.layout.channels
         gone = torch.zeros(len(channels.free), dtype=torch.bool)
         for group in scores.values:
-            rows = model.get_submodule(group.layer).weight.detach().abs()
+            rows = layer_called(group.layer, model).weight.detach().abs()
             present = ~gone[channels.reads[group.layer]]
             left = rows[:, present.to(rows.device)].flatten(1).sum(1)
-            fixed = ~mask.layout.may_leave(group)
+            stays = ~mask.may_leave(group)
             lost = int((~units[group]).sum() - (~mask.units[group]).sum())
-            found[group] = remove_lowest(torch.where(fixed, torch.inf, left), mask.units[group], lost)
+            found[group] = remove_lowest(torch.where(stays, torch.inf, left), mask.units[group], lost)
             gone[channels.writes[group.layer][~found[group].cpu()]] = True
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -32,7 +32,7 @@ NETWORKS = (("lenet-5-caffe", 1.0, 2), ("conv-4", 0.25, 1), ("vgg-16", 0.125, 2)
 FIRST = ("mnist", *NETWORKS[0])
 
 
-def measure(cases: list[tuple[str, str, float, int]], seeds: tuple[int, ...], say: Say) -> list[dict[str, Any]]:
+def measure(cases: Sequence[tuple[str, str, float, int]], seeds: tuple[int, ...], say: Say) -> list[dict[str, Any]]:
     """A row for each data set, network, seed, method and sparsity: test loss and accuracy right after pruning (None where the
     sparsity cannot be reached, with the most that can), the sparsity reached, and the smaller network's parameters."""
     import pruneviz as pv
