@@ -153,16 +153,19 @@ def sensitivity(model: nn.Module, scores: Scores, mask: Mask, x: Tensor, y: Tens
     each = cost(model, x[:1]).flops * len(scores.values) * len(RATIOS)
     x, y = (t[: max(100, min(1000, int(SENSITIVITY_FLOPS / each)))] for t in (x, y))
     rows, layers = [], []
+    pruned, params = deepcopy(model), dict(model.named_parameters())
     for group, value in scores.values.items():
         if not bool(mask.may_leave(group).all()):
             continue
-        row = []
-        for ratio in RATIOS:
-            keep = remove_lowest(value, mask.units[group], min(int(ratio * group.size), group.size - 1))
-            pruned = deepcopy(model)
-            mask.keeping({**mask.units, group: keep}).apply_(pruned)
-            row.append(evaluate(pruned, x, y)["accuracy"])
-        rows.append(row)
+        row: dict[int, float] = {}  # filters removed -> accuracy: in a thin layer several ratios are the same number
+        counts = [min(int(ratio * group.size), group.size - 1) for ratio in RATIOS]
+        for count in sorted(set(counts)):
+            keep = remove_lowest(value, mask.units[group], count)
+            gone = {n: k for n, k in mask.keeping({**mask.units, group: keep}).everything.items() if not bool(k.all())}
+            write_(pruned, {n: params[n] * k for n, k in gone.items()})
+            row[count] = evaluate(pruned, x, y)["accuracy"]
+            write_(pruned, {n: params[n] for n in gone})
+        rows.append([row[count] for count in counts])
         layers.append(group.layer)
     return {
         "ratios": np.array(RATIOS),

@@ -73,10 +73,11 @@ def test_every_method_runs_end_to_end_and_fills_the_four_views(method: str, mode
 def test_every_method_that_claims_a_convolutional_network_runs_on_it(model: str, monkeypatch):
     """Deep networks at width 1/8, in batches of 8, on a few random images: from training to the last measurement."""
     generator = torch.Generator().manual_seed(0)
-    parts = [(torch.rand(n, 1, 28, 28, generator=generator), torch.arange(n) % 10) for n in (24, 10, 10)]
-    made = Splits(*parts, classes=tuple("0123456789"), shape=(1, 28, 28))
+    dataset, shape = ("digits", (1, 8, 8)) if model == "digits-cnn" else ("mnist", (1, 28, 28))
+    parts = [(torch.rand(n, *shape, generator=generator), torch.arange(n) % 10) for n in (24, 10, 10)]
+    made = Splits(*parts, classes=tuple("0123456789"), shape=shape)
     monkeypatch.setattr("pruneviz.pipeline.load", lambda _: made)
-    settings = {"dataset": "mnist", "model": model, "width": 1 / 8 if MODELS[model].widths else 1.0, "sparsities": (0.2,), "rounds": 1,
+    settings = {"dataset": dataset, "model": model, "width": 1 / 8 if MODELS[model].widths else 1.0, "sparsities": (0.2,), "rounds": 1,
                 "train": {"epochs": 1, "batch_size": 8}, "tune": {"epochs": 1}, "probes": ("saliency",)}  # fmt: skip
     configs = []
     for method in METHODS:
@@ -87,8 +88,10 @@ def test_every_method_that_claims_a_convolutional_network_runs_on_it(model: str,
     assert [e.message for e in events if isinstance(e, Failed)] == []
     assert [e.run for e in events if isinstance(e, Done)] == [config.id for config in configs]
     reached = {e.run: e.value for e in events if isinstance(e, Metric) and (e.stage, e.metric) == ("tuned", "reached")}
-    for config in configs:
-        assert 0.05 <= reached[config.id] <= 0.2001, config.method
+    most = {e.run: e.value for e in events if isinstance(e, Metric) and e.metric == "most"}
+    for config in configs:  # thin layers have few directions to lose before their rotations outweigh them
+        assert most[config.id] < 0.2 if config.id in most else 0.05 <= reached[config.id] <= 0.2001, config.method
+    assert {config.method for config in configs if config.id in most} <= {"eigendamage"}
 
 
 def test_the_same_seed_gives_the_same_numbers():

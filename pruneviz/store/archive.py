@@ -150,8 +150,16 @@ def write_export(run: Run, to: Path, *, weights: bool) -> Path:
         "metrics": run.metrics[METRICS[3:]].values.tolist(),
         "history": run.history[HISTORY[1:]].values.tolist(),
     }
-    write_whole(target / "run.json", json.dumps(content, indent=1).encode())
+    write_whole(target / "run.json", _written(content).encode())
     return target
+
+
+def _written(content: dict[str, Any]) -> str:
+    """JSON that a person can read, a line for each row of numbers: a fifth of the bytes that a line for each number takes."""
+    rows = {name: value for name, value in content.items() if name in ("metrics", "history")}
+    head = json.dumps({name: value for name, value in content.items() if name not in rows}, indent=1)
+    parts = [f' "{name}": [\n  ' + ",\n  ".join(map(json.dumps, value)) + "\n ]" for name, value in rows.items()]
+    return head.removesuffix("\n}") + ",\n" + ",\n".join(parts) + "\n}"
 
 
 def read_exports(folder: Path) -> list[Run]:
