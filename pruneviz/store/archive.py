@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -91,13 +92,16 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 class Samples(Mapping[str, Run]):
-    """A folder of exported runs, read-only."""
+    """A folder of exported runs, read-only: those of the network that has most of them first."""
 
     def __init__(self, folder: Path, *, only: str | None = None):
-        self._found: dict[str, Run] = {}
-        for path in sorted(folder.glob(f"{only or '*'}/run.json")):
-            run = _exported(path.parent)
-            self._found[run.id] = run
+        runs = [_exported(path.parent) for path in sorted(folder.glob(f"{only or '*'}/run.json"))]
+        networks = Counter((run.config.dataset, run.config.model, run.config.width) for run in runs)
+
+        def place(run: Run) -> int:
+            return -networks[run.config.dataset, run.config.model, run.config.width]
+
+        self._found: dict[str, Run] = {run.id: run for run in sorted(runs, key=place)}
 
     def __getitem__(self, id_: str) -> Run:
         return self._found[id_]

@@ -143,4 +143,5 @@ def every_seed(store: Store, found: Sequence[Run], alike: Callable[[RunConfig], 
 
 
 def _but_seed(config: RunConfig) -> str:
-    return config.model_copy(update={"seed": 0}).canonical
+    """What the numbers depend on beside the seed; not what was recorded beside them."""
+    return config.model_copy(update={"seed": 0, "probes": ()}).canonical
