@@ -146,24 +146,29 @@ def bench(name: str, shape: tuple[int, ...], device: torch.device) -> list[dict]
     return rows
 
 
-def main() -> None:
-    """All networks; the file says where and with what it was measured."""
-    warnings.simplefilter("ignore")
-    device = default_device()
-    rows = [row for name, (_, shape) in NETWORKS.items() for row in bench(name, shape, device)]
+def record(name: str, device: torch.device, packages: tuple[str, ...], **found: object) -> None:
+    """Write ``bench/results/<name>.json``, with where and with what it was measured."""
     versions = {}
-    for package in ("torch", "backpack-for-pytorch", "curvlinops-for-pytorch"):
+    for package in ("torch", *packages):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
     about = {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads",
-        "python": platform.python_version(), "versions": versions, "samples": SAMPLES, "repeats": REPEATS,
+        "python": platform.python_version(), "versions": versions, "repeats": REPEATS,
     }  # fmt: skip
-    path = ROOT / "bench" / "results" / "curvature.json"
-    path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    path = ROOT / "bench" / "results" / f"{name}.json"
+    path.write_text(json.dumps(about | found, indent=1) + "\n")
     print(path)
+
+
+def main() -> None:
+    """All networks."""
+    warnings.simplefilter("ignore")
+    device = default_device()
+    rows = [row for name, (_, shape) in NETWORKS.items() for row in bench(name, shape, device)]
+    record("curvature", device, ("backpack-for-pytorch", "curvlinops-for-pytorch"), samples=SAMPLES, rows=rows)
 
 
 if __name__ == "__main__":

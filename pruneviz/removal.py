@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,17 @@ from pruneviz.curvature.layers import layer_called
 from pruneviz.errors import Unsuitable
 from pruneviz.rotation import Rotated, plain, replace_, rotated, set_weight_, wrap_
 
-if TYPE_CHECKING:
-    from pruneviz.pruning import Pruned
-
 AGREE = 1e-10  # of the largest output, in float64
+
+
+class Masked(Protocol):
+    """A network whose removed parameters are zero, and a sample [1, ...] of its inputs: what ``pv.prune`` gives."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def sample(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Compacted:
         os.replace(temporary, path)
 
 
-def compact(pruned: Pruned) -> Compacted:
+def compact(pruned: Masked) -> Compacted:
     """The pruned network without what is gone: same function, fewer channels and directions.
 
     A channel goes where nothing reads it any more; so filters and directions leave whole, and of single weights what
