@@ -59,7 +59,8 @@ class KronObs(FilterMethod, KroneckerMethod):
             "joint=false adds up the moves of single removals and ranks by the first scores, as the authors' code does: "
             "removed filters then push each other.",
             "quadratic=row-sum scores squared weights times the row sums of A, as the authors' code does, not the quadratic form.",
-            "damping is relative to the mean eigenvalue of S; an absolute 1e-3 would drown S, whose eigenvalues are small.",
+            "damping is relative to the mean eigenvalue of S; an absolute 1e-3 would drown S, whose eigenvalues are small. Where the "
+            "training loss is nearly 0, few samples carry S, and 1e-2 does better than 1e-6.",
             "The last layer is left out, and at most 95% of a layer's filters leave, as in the authors' code.",
         ),
     )  # fmt: skip
