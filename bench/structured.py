@@ -47,6 +47,7 @@ def peer(model: nn.Module, x: Tensor, y: Tensor, fisher: str) -> Callable[[], di
     )  # fmt: skip
 
     def run() -> dict[str, KroneckerFactors]:
+        operator._input_covariances, operator._gradient_covariances = {}, {}  # a second call would add to the first
         operator.compute_kronecker_factors()
         A, S = operator._input_covariances, operator._gradient_covariances
         return {n: KroneckerFactors(A[n] * positions[n], S[n] / positions[n]) for n in layers}
