@@ -55,12 +55,19 @@ def peer(model: nn.Module, x: Tensor, y: Tensor, fisher: str) -> Callable[[], di
     return run
 
 
+@torch.no_grad()
+def settled(model: nn.Module, x: Tensor) -> nn.Module:
+    """Normalisation statistics of these samples, so that an untrained deep network's outputs do not saturate."""
+    for _ in range(50):
+        model.train()(x)
+    return model.eval()
+
+
 def bench(name: str, device: torch.device) -> list[dict]:
     shape, batch = NETWORKS[name]
     x = torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     y = torch.randint(0, 10, (batch,), generator=torch.Generator().manual_seed(1)).to(device)
-    model = pv.build(name, shape=shape, classes=10).to(device).eval()
-    twin = pv.build(name, shape=shape, classes=10).to(device).eval()
+    model, twin = (settled(pv.build(name, shape=shape, classes=10).to(device), x) for _ in range(2))
     rows: list[dict] = []
 
     def plain() -> None:
