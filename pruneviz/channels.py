@@ -205,9 +205,7 @@ class _Follow(TorchFunctionMode):
                 return None
             before = {c for t in carried for c in t._channels.unique().tolist()} - {0}  # pyright: ignore[reportAttributeAccessIssue]
             whole = all(set(t.unique().tolist()) - {0} == before and sum(_varies(t)) <= 1 for t in moved)
-            if (
-                not whole
-            ):  # channels are picked by number, or counted: with fewer of them the code would do something else
+            if not whole:  # channels are picked by number, or counted: with fewer the code would do something else
                 self.lock(*carried)
             return moved
         if name in _MERGE:

@@ -156,7 +156,7 @@ def tables(rows: list[dict[str, Any]]) -> tuple[Table, ...]:
             "be reached by removing whole units. Cores counted: EigenDamage's rotations are left out of the count, as in the "
             "paper; all counted: what the smaller network really has. Where Kron-OBD stands above L1 filters (conv-4): ranked over "
             "all layers it empties the first convolutions, whose filters are cheap one by one and not together; ranked layer by "
-            "layer (scope=layer) it is below again.",
+            "layer (scope=layer, one seed tried) it is below again.",
         ),
         table(
             "accuracy",
