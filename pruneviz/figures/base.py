@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -215,7 +216,8 @@ def _least(fig: go.Figure) -> int:
 def empty(title: str, what_to_do: str) -> go.Figure:
     """A titled figure without axes that says what to do."""
     fig = go.Figure()
-    fig.add_annotation(text=what_to_do, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font_size=14)
+    lines = "<br>".join(wrap(what_to_do, 36, break_on_hyphens=False))  # a phone's width
+    fig.add_annotation(text=lines, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font_size=14)
     finish(fig, title, f"{title}: nothing to show. {what_to_do}", height=240)
     return fig.update_xaxes(visible=False).update_yaxes(visible=False)
 

@@ -52,7 +52,7 @@ def _card(idea: str, lr: float, *stages: int) -> ModelCard:
         f"conv-{2 * len(stages)}",
         f"Conv-{2 * len(stages)}",
         idea,
-        f"filters of 3 x 3: {filters}, each pair pooled, then 256 and 256 units, ReLU",
+        f"Filters of 3 x 3: {filters}, each pair pooled, then 256 and 256 units, ReLU",
         _conv(*stages),
         _FRANKLE,
         widths=True,
