@@ -1,174 +1,216 @@
-"""How long second-order quantities take: ``python bench/curvature.py``. Writes ``bench/results/curvature.json``.
+"""How long second-order quantities take: ``python bench/curvature.py [network ...]``. Writes ``bench/results/curvature.json``.
 
-Each beside its best-kept peer where there is one (``pip install backpack-for-pytorch curvlinops-for-pytorch``, left out
-where they are not installed), on the same network and samples, checked to agree, as a ratio to one plain forward and
-backward pass over those samples. Medians over repetitions, peers in turns.
+Ours and every peer that has the quantity (bench/peers.py), on the same network and samples, in turns, as ratios to one plain
+forward and backward pass over those samples in the same process; medians. Both must give the same numbers: the largest
+difference, relative to the norm, is recorded. Where labels are drawn, numbers are compared for the labels given instead.
+Then all that nine methods ask for, in one sweep and one by one.
 """
 
 from __future__ import annotations
 
-import json
-import platform
+import gc
 import sys
-import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from measure import REPEATS, record, steady, turns  # puts the project on the path
 
+steady()
+
+import peers  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+import pruneviz as pv  # noqa: E402
 from pruneviz.curvature.diagonals import diagonal  # noqa: E402
-from pruneviz.curvature.end_to_end import end_to_end_singular_values  # noqa: E402
-from pruneviz.curvature.gradients import mean_gradient  # noqa: E402
-from pruneviz.curvature.hvp import hessian_vector_product  # noqa: E402
-from pruneviz.curvature.woodbury import inverse_hessian  # noqa: E402
+from pruneviz.curvature.hvp import hessian_gradient  # noqa: E402
+from pruneviz.curvature.kronecker import kfac  # noqa: E402
+from pruneviz.curvature.sweep import sweep  # noqa: E402
 from pruneviz.loss import CROSS_ENTROPY  # noqa: E402
-from pruneviz.models import build  # noqa: E402
 from pruneviz.pipeline import default_device  # noqa: E402
+from pruneviz.statistic import Diagonal, Gradient, HessianGradient, Jacobians, Kronecker, Rows  # noqa: E402
 
-SAMPLES, REPEATS = 500, 5
-NETWORKS = {"lenet-300-100, 28 x 28": ("lenet-300-100", (1, 28, 28)), "digits-cnn, 8 x 8": ("digits-cnn", (1, 8, 8))}
-Values = dict[str, Tensor]
+GRAY, COLOUR = (1, 28, 28), (3, 32, 32)
+# network -> shape, samples, threads on a CPU
+NETWORKS = {
+    "lenet-300-100": (GRAY, 512, 1),
+    "lenet-5-caffe": (GRAY, 256, 1),
+    "vgg-19": (COLOUR, 64, 2),
+    "resnet-32": (COLOUR, 64, 2),
+}
+NO_EXACT = ("vgg-19",)  # nine backward passes of it, and the peers' memory, are more than a bench should ask for
+AIMS = {
+    "K-FAC, sampled": {"lenet-300-100": 1.8, "lenet-5-caffe": 1.9, "vgg-19": 2.8, "resnet-32": 2.9},
+    "K-FAC, exact": {"lenet-300-100": 4.3, "lenet-5-caffe": 4.7, "resnet-32": 8.5},
+    "diagonal, sampled": {"lenet-300-100": 1.2, "lenet-5-caffe": 1.5, "vgg-19": 1.9, "resnet-32": 3.0},
+    "diagonal, empirical": {"lenet-300-100": 1.2, "lenet-5-caffe": 1.5, "vgg-19": 1.9, "resnet-32": 2.2},
+    "diagonal, Gauss-Newton": {"lenet-300-100": 2.0, "lenet-5-caffe": 6.0, "resnet-32": 9.5},
+}
+Run = Callable[[], peers.Values]
 
 
-def backpack(model: nn.Module, x: Tensor, y: Tensor, what: str) -> Callable[[], Values]:
-    """BackPACK's diagonal (Dangel et al. 2020)."""
-    import backpack
-    from backpack import extensions
+def ours(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Run]:
+    """Our quantities by the names of :data:`AIMS`, flat."""
 
-    twin, loss = backpack.extend(model), backpack.extend(nn.CrossEntropyLoss())
-    extension, place = {
-        "ggn": (extensions.DiagGGNExact(), "diag_ggn_exact"),
-        "exact": (extensions.DiagHessian(), "diag_h"),
-    }[what]
+    def factors(fisher: str) -> peers.Values:
+        found = kfac(model, [(x, y)], fisher=fisher)  # pyright: ignore[reportArgumentType]
+        return Lazy(found)
 
-    def run() -> Values:
-        twin.zero_grad()
-        with backpack.backpack(extension):
-            loss(twin(x), y).backward()
-        return {name: getattr(p, place) for name, p in twin.named_parameters()}
+    def squares(kind: str) -> peers.Values:
+        return diagonal(model, [(x, y)], kind=kind)  # pyright: ignore[reportArgumentType]
+
+    return {
+        "K-FAC, sampled": lambda: factors("sampled"),
+        "K-FAC, exact": lambda: factors("exact"),
+        "diagonal, sampled": lambda: squares("fisher"),
+        "diagonal, empirical": lambda: squares("empirical"),
+        "diagonal, Gauss-Newton": lambda: squares("ggn"),
+        "Hessian times gradient": lambda: hessian_gradient(model, [(x, y)], CROSS_ENTROPY),
+        "K-FAC, empirical": lambda: factors("empirical"),
+    }
+
+
+class Lazy(dict):
+    """Factors under the peers' names, A built when it is read."""
+
+    def __init__(self, factors):
+        super().__init__({f"{kind}:{name}": (pair, kind) for name, pair in factors.items() for kind in "AS"})
+
+    def __getitem__(self, key: str) -> Tensor:
+        pair, kind = super().__getitem__(key)
+        return getattr(pair, kind)
+
+
+PEERS: dict[str, dict[str, tuple[Callable, str]]] = {
+    "K-FAC, sampled": {"curvlinops": (peers.curvlinops_kfac, "sampled")},
+    "K-FAC, exact": {"curvlinops": (peers.curvlinops_kfac, "exact")},
+    "diagonal, sampled": {
+        "BackPACK": (peers.backpack_diagonal, "sampled"),
+        "asdfghjkl": (peers.asdl_diagonal, "sampled"),
+    },
+    "diagonal, empirical": {
+        "BackPACK": (peers.backpack_diagonal, "empirical"),
+        "asdfghjkl": (peers.asdl_diagonal, "empirical"),
+        "torch.func.vmap": (peers.vmap_diagonal, "empirical"),
+    },
+    "diagonal, Gauss-Newton": {
+        "BackPACK": (peers.backpack_diagonal, "ggn"),
+        "asdfghjkl": (peers.asdl_diagonal, "ggn"),
+    },
+    "Hessian times gradient": {
+        "two plain backward passes": (peers.plain_product, ""),
+        "curvlinops": (peers.curvlinops_product, ""),
+    },
+}
+SAME_PATH = {"K-FAC, sampled": "K-FAC, empirical", "diagonal, sampled": "diagonal, empirical"}  # where labels are drawn
+
+
+@torch.no_grad()
+def network(name: str, device: torch.device) -> tuple[nn.Module, Tensor, Tensor]:
+    """An untrained network whose normalisation statistics are these samples', so that its outputs do not saturate."""
+    shape, n, threads = NETWORKS[name]
+    torch.set_num_threads(threads)
+    x = torch.rand(n, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    y = torch.randint(0, 10, (n,), generator=torch.Generator().manual_seed(1)).to(device)
+    model = pv.build(name, shape=shape, classes=10, seed=0).to(device).train()
+    for _ in range(50):
+        model(x)
+    return model.eval(), x, y
+
+
+def apart(a: peers.Values, b: peers.Values) -> float:
+    """The largest distance of two tensors of the same name, relative to the second."""
+    shared = [n for n in b if n in a]
+    assert shared
+    return max(float((a[n].detach() - b[n].detach()).norm() / b[n].detach().norm().clamp(min=1e-30)) for n in shared)
+
+
+def plain(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+    def run() -> None:
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
 
     return run
 
 
-def curvlinops(model: nn.Module, x: Tensor, y: Tensor, vector: Values) -> Callable[[], Values]:
-    """curvlinops' Hessian as a linear operator."""
-    from curvlinops import HessianLinearOperator
-
-    params = [p for p in model.parameters() if p.requires_grad]
-    operator = HessianLinearOperator(model, nn.CrossEntropyLoss(), params, [(x, y)], check_deterministic=False)
-    stacked = [vector[name] for name, _ in model.named_parameters()]
-    return lambda: dict(zip(vector, operator @ stacked, strict=True))
-
-
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
-def differ(a: Values, b: Values) -> float:
-    """The largest difference over the largest value."""
-    return max(float((a[n] - b[n]).abs().max() / b[n].abs().max().clamp(min=1e-30)) for n in b)
-
-
-def bench(name: str, shape: tuple[int, ...], device: torch.device) -> list[dict]:
-    """A row for each quantity: our time, the peer's, as ratios to forward and backward."""
-    key = NETWORKS[name][0]
-    x = torch.rand(SAMPLES, *shape, generator=torch.Generator().manual_seed(0)).to(device)
-    y = torch.randint(0, 10, (SAMPLES,), generator=torch.Generator().manual_seed(1)).to(device)
-    model = build(key, shape=shape, classes=10, seed=0).to(device)
-    twin = build(key, shape=shape, classes=10, seed=0).to(device)
-    batches = [(x, y)]
-    vector = mean_gradient(model, batches, CROSS_ENTROPY)
-    vector = {n: vector[n] for n, _ in model.named_parameters()}
-
-    def plain() -> None:
-        model.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-
-    def peer(make: Callable[[], Callable[[], Values]]) -> Callable[[], Values] | None:
-        try:
-            return make()
-        except ImportError:
-            return None
-
-    def blocks() -> object:
-        return [b.inverse(p) for b in inverse_hessian(model, batches, alpha=1e-4, size=50)[0] for p in b.parts()]
-
-    def drawn() -> object:
-        return diagonal(model, batches, kind="fisher", generator=torch.Generator())
-
-    def product() -> Values:
-        return hessian_vector_product(model, batches, CROSS_ENTROPY, vector)
-
-    ours: dict[str, tuple[Callable[[], object], Callable[[], Values] | None, str]] = {
-        "Gauss-Newton diagonal": (
-            lambda: diagonal(model, batches, kind="ggn"), peer(lambda: backpack(twin, x, y, "ggn")), "BackPACK DiagGGNExact",
-        ),
-        "exact Hessian diagonal": (
-            lambda: diagonal(model, batches, kind="exact"), peer(lambda: backpack(twin, x, y, "exact")), "BackPACK DiagHessian",
-        ),
-        "Fisher diagonal, drawn labels": (drawn, None, ""),
-        "Hessian times vector": (product, peer(lambda: curvlinops(model, x, y, vector)), "curvlinops"),
-        "inverse Hessian, blocks of 50": (blocks, None, ""),
-        "end-to-end Jacobian, 16 samples": (lambda: end_to_end_singular_values(model, x[:16]), None, ""),
-    }  # fmt: skip
-    rows = []
-    for what, (run, other, peer_name) in ours.items():
-        times: dict[str, list[float]] = {"plain": [], "ours": [], "peer": []}
-        for _ in range(REPEATS + 1):
-            times["plain"].append(median(seconds(plain, device) for _ in range(3)))
-            times["ours"].append(seconds(run, device))
-            if other is not None:
-                times["peer"].append(seconds(other, device))
-        unit = median(times["plain"][1:])
-        row = {"network": name, "quantity": what, "ours": round(median(times["ours"][1:]) / unit, 2)}
-        if other is not None:
-            found = run()
-            assert isinstance(found, dict)
-            row |= {
-                "peer": peer_name,
-                "theirs": round(median(times["peer"][1:]) / unit, 2),
-                "difference": float(f"{differ(found, {n: v.detach() for n, v in other().items()}):.1e}"),
-            }
-        print(row, flush=True)
-        rows.append(row | {"forward_and_backward_ms": round(1000 * unit, 3)})
+def beside_peers(name: str, device: torch.device) -> list[dict]:
+    """A row for each quantity: ours and every peer's ratio, and how far apart their numbers are."""
+    model, x, y = network(name, device)
+    own, rows = ours(model, x, y), []
+    for what, others in PEERS.items():
+        if name in NO_EXACT and AIMS.get(what, {name: 0}).get(name) is None:
+            continue
+        runs: dict[str, Callable[[], object]] = {"plain": plain(model, x, y), "ours": own[what]}
+        row: dict = {"network": name, "samples": len(x), "quantity": what, "aim": AIMS.get(what, {}).get(name)}
+        differences, refused = {}, {}
+        for peer, (make, kind) in others.items():
+            try:
+                twin = network(name, device)[0]
+                run = make(twin, x, y, kind)
+                if what in SAME_PATH:
+                    run()
+                    checked = make(network(name, device)[0], x, y, "empirical")
+                    differences[peer] = apart(own[SAME_PATH[what]](), checked())
+                else:
+                    differences[peer] = apart(own[what](), run())
+                runs[peer] = run
+            except Exception as error:  # a peer that is not there, or that does not take this network
+                refused[peer] = f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"
+            gc.collect()
+        found = turns(runs, device)
+        unit = found.pop("plain")
+        row |= {"ours": round(found.pop("ours") / unit, 2), "peers": {p: round(t / unit, 2) for p, t in found.items()}}
+        row |= {"differences": {p: float(f"{d:.1e}") for p, d in differences.items()}}
+        if refused:
+            row["refused"] = refused
+        rows.append(row | {"forward_and_backward_ms": round(1000 * unit, 2)})
+        print(rows[-1], flush=True)
+        gc.collect()
     return rows
 
 
-def record(name: str, device: torch.device, packages: tuple[str, ...], **found: object) -> None:
-    """Write ``bench/results/<name>.json``, with where and with what it was measured."""
-    versions = {}
-    for package in ("torch", *packages):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    about = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads",
-        "python": platform.python_version(), "versions": versions, "repeats": REPEATS,
-    }  # fmt: skip
-    path = ROOT / "bench" / "results" / f"{name}.json"
-    path.write_text(json.dumps(about | found, indent=1) + "\n")
-    print(path)
+def in_one_sweep(name: str, device: torch.device) -> dict:
+    """What nine methods ask of one network and the same samples, together and one by one."""
+    model, x, y = network(name, device)
+    wanted = {
+        "SNIP, isometry: gradient": Gradient(),
+        "OBD: Gauss-Newton diagonal": Diagonal("ggn"),
+        "Kron-OBD, Kron-OBS, EigenDamage: factors": Kronecker(),
+        "GraSP: Hessian times gradient": HessianGradient(),
+        "isometry: Jacobians of 16 samples": Jacobians(16),
+    }
+    if name.startswith("lenet"):
+        wanted["OBS: rows of the Gauss-Newton matrix"] = Rows()
+    runs: dict[str, Callable[[], object]] = {"plain": plain(model, x, y)}
+    runs["one sweep"] = lambda: sweep(model, [(x, y)], list(wanted.values()))
+    for label, statistic in wanted.items():
+        runs[label] = lambda statistic=statistic: sweep(model, [(x, y)], (statistic,))
+    found = turns(runs, device)
+    unit, together = found.pop("plain"), found.pop("one sweep")
+    # six of the nine read curvature or gradients; SNIP and isometry read the same gradient, and would take it twice
+    methods = sum(found.values()) + found["SNIP, isometry: gradient"]
+    row = {
+        "network": name,
+        "one_sweep": round(together / unit, 2),
+        "each_alone": {label: round(t / unit, 2) for label, t in found.items()},
+        "share_of_the_sum": round(together / sum(found.values()), 3),
+        "share_of_the_sum_method_by_method": round(together / methods, 3),
+    }
+    print(row, flush=True)
+    return row
 
 
 def main() -> None:
-    """All networks."""
+    """All networks, or those named."""
     warnings.simplefilter("ignore")
     device = default_device()
-    rows = [row for name, (_, shape) in NETWORKS.items() for row in bench(name, shape, device)]
-    record("curvature", device, ("backpack-for-pytorch", "curvlinops-for-pytorch"), samples=SAMPLES, rows=rows)
+    names = sys.argv[1:] or list(NETWORKS)
+    rows = [row for name in names for row in beside_peers(name, device)]
+    sweeps = [in_one_sweep(name, device) for name in names]
+    packages = ("backpack-for-pytorch", "curvlinops-for-pytorch", "asdfghjkl")
+    threads = {name: NETWORKS[name][2] for name in names}
+    record("curvature", device, packages, threads=threads, repeats=REPEATS, rows=rows, sweeps=sweeps)
 
 
 if __name__ == "__main__":

@@ -148,13 +148,13 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments: argparse.Namespace) -> int:
     from pruneviz.comparison import report
-    from pruneviz.jobs.recording import record
+    from pruneviz.jobs.crew import record_together
     from pruneviz.store import Store
 
     store = Store(arguments.store)
     ids = store.queue(configs, again=arguments.fresh)
     with _bars(store, configs) as on_event:
-        record(store, ids, device=arguments.device, on_event=on_event)
+        record_together(store, ids, device=arguments.device, on_event=on_event)
     found = report(store, ids, skipped)
     store.close()
     if arguments.json:

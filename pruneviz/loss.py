@@ -7,7 +7,7 @@ A network with several outputs gives logits; one with a single output gives a pr
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -43,8 +43,11 @@ class Loss(ABC):
             return torch.autograd.grad(self.each(z, y).sum(), z)[0]
 
     @abstractmethod
-    def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """The same gradient for a label drawn from the model; the mean of its outer product is A: [n, outputs]."""
+    def drawn(self, outputs: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+        """The same gradient for labels drawn from the model; the mean of its outer product is A: [draws, n, outputs].
+
+        Samples take their random numbers one after another, so that it does not matter how they are batched.
+        """
 
 
 class CrossEntropy(Loss):
@@ -60,19 +63,22 @@ class CrossEntropy(Loss):
 
     def root(self, outputs: Tensor) -> Tensor:
         if outputs.shape[1] > 1:
+            # diag(r) - p r^T with r = sqrt(p) maps r to 0: a reflection that takes r to the first axis leaves a column of
+            # zeros there, and one backward pass less
             p = outputs.softmax(1)
             r = p.sqrt()
-            return torch.diag_embed(r) - p.unsqueeze(2) * r.unsqueeze(1)
+            root = torch.diag_embed(r) - p.unsqueeze(2) * r.unsqueeze(1)  # [n, outputs, outputs]
+            first, others = root[:, :, :1], root[:, :, 1:]
+            return others - first * (r[:, 1:] / (1 + r[:, :1])).unsqueeze(1)
         p = _probability(outputs)
         return (p * (1 - p)).clamp(min=TINY).rsqrt().view(-1, 1, 1)
 
-    def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        p = outputs.softmax(1) if outputs.shape[1] > 1 else _probability(outputs)[:, None]
-        if p.shape[1] == 1:
-            labels = (torch.rand(len(p), generator=generator, dtype=torch.float64).to(p) < p[:, 0]).long()
-        else:
-            labels = torch.multinomial(p.cpu(), 1, generator=generator)[:, 0].to(p.device)
-        return self.slope(outputs, labels)
+    def drawn(self, outputs: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+        p = outputs.softmax(1) if outputs.shape[1] > 1 else torch.stack([1 - (q := _probability(outputs)), q], 1)
+        below = p.double().cumsum(1) if p.device.type != "mps" else p.cumsum(1)  # [n, classes]
+        u = _uniform(len(p), draws, generator).to(below) * below[:, -1:]
+        labels = torch.searchsorted(below, u, right=True).clamp(max=p.shape[1] - 1)  # [n, draws]
+        return torch.stack([self.slope(outputs, label) for label in labels.T])
 
 
 class Squared(Loss):
@@ -87,9 +93,15 @@ class Squared(Loss):
         n, outs = outputs.shape
         return 2**0.5 * torch.eye(outs, dtype=outputs.dtype, device=outputs.device).expand(n, outs, outs)
 
-    def drawn(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
-        return 2**0.5 * noise.to(outputs)  # the model is a Gaussian around its outputs, of variance 1/2
+    def drawn(self, outputs: Tensor, draws: int, generator: torch.Generator) -> Tensor:
+        n, outs = outputs.shape  # the model is a Gaussian around its outputs, of variance 1/2
+        u = _uniform(n, draws * outs, generator).view(n, draws, outs).transpose(0, 1)
+        return 2**0.5 * torch.special.ndtri(u).to(outputs)
+
+
+def _uniform(n: int, each: int, generator: torch.Generator) -> Tensor:
+    """Random numbers between 0 and 1, neither included: [n, each], float64."""
+    return torch.rand(n, each, generator=generator, dtype=torch.float64).clamp(min=2**-54)
 
 
 def _probability(outputs: Tensor) -> Tensor:
@@ -108,6 +120,23 @@ def _target(outputs: Tensor, y: Tensor) -> Tensor:
     if outputs.shape[1] == 1:
         return y.to(outputs.dtype)[:, None]
     return F.one_hot(y, outputs.shape[1]).to(outputs.dtype)
+
+
+def tempered(loss: Loss, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy of the logits over the temperature; a single output p is a probability of logit log(p / (1 - p)).
+
+    Squared error has no logits and no temperature.
+    """
+
+    def cooled(outputs: Tensor, y: Tensor) -> Tensor:
+        if outputs.shape[1] > 1:
+            return loss(outputs / temperature, y)
+        if bool(((outputs < 0) | (outputs > 1)).any()):
+            return loss(outputs, y)  # raises, with the mend
+        logits = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
+        return loss(torch.sigmoid(logits / temperature), y)
+
+    return cooled if loss.key == CROSS_ENTROPY.key and temperature != 1 else loss
 
 
 def right(outputs: Tensor, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pruneviz import probes
 from pruneviz.config import RunConfig, Stage, Training
 from pruneviz.cost import BATCHES, Cost, cost, latencies
 from pruneviz.curvature.sweep import Statistics
-from pruneviz.datasets import load
+from pruneviz.datasets import DATASETS, load
 from pruneviz.datasets.base import Splits
 from pruneviz.dense import Dense, DenseCache, State, state_of
 from pruneviz.errors import PrunevizError, Unreachable
@@ -70,7 +70,7 @@ def execute(
     ``resume(id)``: what an earlier attempt finished. ``wanted(id)`` is asked as a run begins; False leaves it out.
     An error ends its own run (a :class:`Failed` event), not the others.
     """
-    shared = _Shared(cache or DenseCache(), torch.device(device) if device else default_device())
+    shared = _Shared(cache or DenseCache(), torch.device(device) if device else default_device(), tuple(configs))
     threads = torch.get_num_threads()
     for config in configs:
         if wanted is not None and not wanted(config.id):
@@ -97,6 +97,7 @@ class _Shared:
 
     cache: DenseCache
     device: torch.device
+    configs: tuple[RunConfig, ...]
     statistics: Statistics = field(default_factory=lambda: Statistics(keep=True))
     _data: dict[tuple[str, bool], Splits] = field(default_factory=dict)
     _network: str = ""
@@ -115,6 +116,11 @@ class _Shared:
             self._network = config.dense_key
 
 
+def _purpose(config: RunConfig, stage: Stage) -> str:
+    """What the samples of a scoring are drawn for: one shot scores once, rounds score again and again."""
+    return "score" if config.one_shot else f"score {stage.name}"
+
+
 class _Run:
     """One configuration on its way through the loop."""
 
@@ -130,11 +136,11 @@ class _Run:
 
     def events(self) -> Iterator[Event]:
         config = self.config
+        if self.step_flops() < ONE_THREAD:
+            torch.set_num_threads(1)
         yield self.say("dense", "reading data")
         self.data = self.shared.data(config.dataset, config.normalise)
         self.shared.enter(config)
-        if self.step_flops() < ONE_THREAD:
-            torch.set_num_threads(1)
         dense = yield from self.dense()
         base = dense.trained if config.start is Start.TRAINED else dense.initial
         model = self.model(dense.trained)
@@ -168,11 +174,12 @@ class _Run:
                 mask = full
             else:
                 task, scores = self.task(dense, f"score {stage.name}"), None
-                if stage is not config.stages[0]:
+                if stage != config.stages[0]:
                     model = self.method.frame(model, task)
             if scores is None:
                 told = self.method.foretell(model)
                 yield self.say(stage.name, f"scoring: {told}" if told else "scoring")
+                yield from self.gather(model, task, stage)
                 scores = self.scores(model, task, mask)
             try:
                 before, mask = mask, (yield from self.prune(model, task, scores, mask, stage))
@@ -205,6 +212,34 @@ class _Run:
                 return end.value
             told = told or not isinstance(step, str)
             yield self.say("dense", step) if isinstance(step, str) else self.epoch(step, "dense", "training dense")
+
+    def gather(self, model: nn.Module, task: Task, stage: Stage) -> Iterator[Progress]:
+        """One sweep for all that scoring reads; at first also for runs to come that score this network on these samples."""
+        wanted, batches = list(self.method.needs()), list(task.batches())
+        if stage == self.config.stages[0]:
+            for method in self.beside():
+                generator = generator_for(self.config.seed, _purpose(self.config, stage))
+                drawn = list(method.draw(self.data.train, generator))
+                pairs = zip(
+                    [t for batch in drawn for t in batch], [t for batch in batches for t in batch], strict=False
+                )
+                if len(drawn) == len(batches) and all(torch.equal(a, b) for a, b in pairs):
+                    wanted += method.needs()
+        total = sum(len(x) for x, _ in batches)
+        for seen in self.shared.statistics.gather(model, task, wanted):
+            if seen < total:
+                yield self.say(stage.name, f"scoring: {seen:,} of {total:,} samples")
+
+    def beside(self) -> list[Method]:
+        """Methods of other runs that score the same network at the same point, where no method changes it before."""
+        mine = self.config
+        at = (mine.dense_key, mine.start, _purpose(mine, mine.stages[0]))
+        same = [
+            c for c in self.shared.configs if (c.dense_key, c.start, _purpose(c, c.stages[0])) == at and c.id != mine.id
+        ]
+        found = [self.method, *(method_class(c.method).from_params(c.params) for c in same)]
+        plain = [m for m in found if type(m).prepare is Method.prepare and type(m).frame is Method.frame]
+        return plain[1:] if self.method in plain[:1] else []
 
     def scores(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
         found = self.method.score(model, task, mask)
@@ -364,10 +399,9 @@ class _Run:
 
     def step_flops(self) -> int:
         """Floating-point operations of one training step, forward and backward."""
-        network = build(self.config.model, self.data, seed=self.config.seed, width=self.config.width).to(
-            self.shared.device
-        )
-        return 3 * self.config.train.batch_size * cost(network, self.data.train[0][:1]).flops
+        data = DATASETS[self.config.dataset]
+        network = build(self.config.model, shape=data.shape, classes=len(data.classes), width=self.config.width)
+        return 3 * self.config.train.batch_size * cost(network, torch.zeros(1, *data.shape)).flops
 
     def model(self, state: State) -> nn.Module:
         model = build(self.config.model, self.data, seed=self.config.seed, width=self.config.width)

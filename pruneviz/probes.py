@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruneviz.cost import cost
 from pruneviz.curvature.end_to_end import end_to_end_singular_values
 from pruneviz.curvature.gradients import untouched
 from pruneviz.curvature.jacobian import jacobian_singular_values
-from pruneviz.curvature.kronecker import KroneckerFactors, spectral
+from pruneviz.curvature.kronecker import KroneckerFactors
 from pruneviz.curvature.sweep import Statistics
 from pruneviz.masks import Group, Mask, Scores, remove_lowest
 from pruneviz.pruning import write_
@@ -95,9 +96,8 @@ def spectra(factors: dict[str, KroneckerFactors]) -> tuple[Probe, list[str]]:
     """Eigenvalues of A and S per layer, descending: arrays ``A0, S0, A1, S1, …`` in the layers' order (float32)."""
     found = {}
     for i, pair in enumerate(factors.values()):
-        for name, matrix in (("A", pair.A), ("S", pair.S)):
-            values = torch.linalg.eigvalsh(matrix.double().cpu()).clamp(min=0).flatten()  # of all groups
-            found[f"{name}{i}"] = values.sort(descending=True).values.float().numpy()
+        for name, values in zip("AS", pair.eigenvalues(), strict=True):  # of all groups
+            found[f"{name}{i}"] = values.flatten().sort(descending=True).values.float().cpu().numpy()
     return found, list(factors)
 
 
@@ -113,15 +113,16 @@ def directions(model: nn.Module, factors: dict[str, KroneckerFactors], sample: T
     for name, pair in factors.items():
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        A, S = (m if m.dim() == 2 else m[0] for m in (pair.A, pair.S))
-        (a, Q_A), (s, Q_S) = ((v.flip(0), q.flip(1)) for v, q in (spectral(A), spectral(S)))
-        W = Q_S.T @ layer.weight.detach()[: len(S)].flatten(1) @ Q_A
-        theta = W.square() * s[:, None] * a / 2
+        one = pair if pair.S.dim() == 2 else KroneckerFactors(pair.A[0], pair.S[0])
+        (a, Q_A), (s, Q_S) = ((v.flip(0), q.flip(1)) for v, q in one.eigh(complete=False))
+        W = layer.weight.detach()[: len(s)].flatten(1)  # [out, in]
+        theta = (Q_S.T @ W @ Q_A).square() * s[:, None] * a / 2
+        theta = F.pad(theta, (0, W.shape[1] - len(a)))  # other directions never come in: importance 0
         i = len(layers)
         found[f"theta{i}"] = _blocks(_blocks(theta.double().cpu(), 0), 1).float().numpy()
         found[f"shape{i}"] = np.array(theta.shape)
         shape = tuple(layer.weight.shape[1:]) if isinstance(layer, nn.Conv2d) else tuple(sample.shape[1:])
-        if name == first and len(shape) == 3 and int(np.prod(shape)) == len(A):
+        if name == first and len(shape) == 3 and int(np.prod(shape)) == W.shape[1]:
             found[f"vectors{i}"] = Q_A[:, :6].T.reshape(-1, *shape).half().cpu().numpy()
         layers.append(name)
     return found, layers
@@ -233,12 +234,15 @@ def change(
     chosen = torch.randperm(len(alive), generator=generator)[:most].tolist()
     with untouched(model), torch.no_grad():
         params = dict(model.named_parameters())
+        ahead = _Ahead(model, x)
         base = task.loss(model(x), y)
 
         def rise(new: Mapping[str, Tensor]) -> float:
+            new = {name: value for name, value in new.items() if not torch.equal(value, params[name])}
             old = {name: params[name].detach().clone() for name in new}
+            behind, reached = ahead.of(new)  # before the values change
             write_(model, new)
-            found = float(task.loss(model(x), y) - base)
+            found = float(task.loss(behind(reached), y) - base)
             write_(model, old)
             return found
 
@@ -267,6 +271,28 @@ def change(
         "all": np.array([int(len(chosen) == len(alive))]),
         "samples": np.array([len(x)]),
     }, [group.name for group in groups]
+
+
+class _Ahead:
+    """What a network's samples ``x`` are by the time they reach the first layer that is about to change.
+
+    A chain of layers runs once up to there, and only the rest again for each change; any other network runs whole.
+    Keeps the last place asked for, so ask in the order of the layers.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor):
+        self._model, self._start = model, x
+        self._at, self._reached = 0, x
+
+    def of(self, names: Iterable[str]) -> tuple[nn.Module, Tensor]:
+        """The rest of the network from the first layer with one of these parameters, and its input."""
+        if type(self._model) is not nn.Sequential:
+            return self._model, self._start
+        order = [name for name, _ in self._model.named_children()]
+        place = min((order.index(name.partition(".")[0]) for name in names), default=0)
+        if place != self._at:
+            self._at, self._reached = place, self._model[:place](self._start)
+        return self._model[place:], self._reached
 
 
 def _first(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor, Tensor]:

@@ -73,6 +73,7 @@ def fit(
     masked = [
         (params[name], keep.to(params[name].dtype))
         for name, keep in (mask.everything if mask is not None else {}).items()
+        if not bool(keep.all())
     ]
     if mask is not None:
         mask.apply_(model)

@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from pruneviz.comparison import plan  # noqa: E402
 from pruneviz.config import RunConfig  # noqa: E402
-from pruneviz.jobs.recording import record  # noqa: E402
+from pruneviz.jobs.crew import record_together  # noqa: E402
 from pruneviz.methods import METHODS  # noqa: E402
 from pruneviz.store import Store  # noqa: E402
 
@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder, samples=None)
         ids = store.queue(_configs())
-        record(store, ids, device="cpu")
+        record_together(store, ids, device="cpu")
         for old in HERE.glob("*/run.json"):
             shutil.rmtree(old.parent)
         made = store.export(ids, HERE, weights=False)

@@ -20,17 +20,19 @@ from pruneviz.errors import StaleAttempt, WorkerError
 from pruneviz.events import Done, Failed, Metric, Progress, Weights
 from pruneviz.jobs import devices, local, recording
 from pruneviz.jobs.base import Backend
+from pruneviz.jobs.crew import Crew, fork_context, record_together
 from pruneviz.jobs.local import LocalBackend, ensure_supervisor, lifespan_supervisor
-from pruneviz.jobs.recording import record
+from pruneviz.jobs.recording import carry_out, record
 from pruneviz.store import ENDED, Store
 
 LONG = 10_000  # epochs that nobody waits for
+SHORT = {"epochs": 1, "batch_size": 256}
 
 
 def config(epochs: int = 1, **settings) -> RunConfig:
     """Digits, one dense epoch: all on one dense network. ``epochs``: after each pruning step."""
-    given = {"method": "magnitude", "sparsities": (0.5, 0.9), "rounds": 1, "probes": (), **settings}
-    return RunConfig(train={"epochs": 1, "batch_size": 256}, tune={"epochs": epochs}, **given)
+    given = {"method": "magnitude", "sparsities": (0.5, 0.9), "rounds": 1, "probes": (), "train": SHORT, **settings}
+    return RunConfig(tune={"epochs": epochs}, **given)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -180,7 +182,7 @@ def test_cancel_ends_a_process_that_does_not_answer(served):
 
 def test_a_queued_run_can_be_cancelled(served):
     store, _ = served
-    running, queued = store.queue([config(LONG, seed=4), config(1, seed=4)])
+    running, queued = store.queue([config(LONG, seed=4), config(1, seed=4, model="digits-cnn")])  # not side by side
     worker_of(store, running)
     assert store.cancel(queued)
     assert store.cancel(running)
@@ -353,6 +355,157 @@ def test_a_long_silence_in_this_process_is_no_death(store, monkeypatch):
     with recording._heartbeat(store):
         until(lambda: store.status(id_)["heartbeat"] > claimed, 5)
     assert store.status(id_)["heartbeat"] > claimed
+
+
+@pytest.fixture(scope="module")
+def context():
+    """Where workers of this process are forked from: with two threads, however many cores there are."""
+    before = dict(os.environ)
+    os.environ["OMP_NUM_THREADS"] = "2"
+    yield fork_context()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@contextmanager
+def crew(store: Store, context, most: int = 2) -> Iterator[tuple[Crew, Callable[[Callable[[], object]], None]]]:
+    """Workers for the store's queue, and how to wait for something while they are looked after."""
+    made = Crew(store, "cpu", context, most=most)
+
+    def go_on_until(holds: Callable[[], object]) -> None:
+        until(lambda: made.step(lambda: store.waiting("cpu", take_any=True)) or holds())
+
+    try:
+        yield made, go_on_until
+    finally:
+        made.close()
+
+
+def at_work(store: Store, ids: list[str]) -> bool:
+    rows = [store.status(id_) for id_ in ids]
+    return all(row["state"] == "running" and row["message"] != "starting" for row in rows)
+
+
+def test_runs_of_one_thread_go_on_beside_each_other_and_one_that_is_cancelled_or_killed_ends_alone(store, context):
+    ids = store.queue([config(LONG - i, seed=11) for i in range(4)])
+    with crew(store, context) as (workers, go_on_until):
+        go_on_until(lambda: at_work(store, ids[:2]))
+        cancelled, other = ids[:2]
+        pid = store.status(other)["worker"]
+        assert pid != store.status(cancelled)["worker"]
+        assert len(workers.workers) == 2
+        assert [state(store, id_) for id_ in ids[2:]] == ["queued", "queued"], "more at a time than asked for"
+        store.cancel(cancelled)
+        go_on_until(lambda: at_work(store, [ids[2]]))
+        os.kill(store.status(ids[2])["worker"], signal.SIGKILL)
+        go_on_until(lambda: at_work(store, [ids[3]]))
+        assert [state(store, id_) for id_ in ids] == ["cancelled", "running", "lost", "running"]
+        assert (store.status(other)["worker"], store.status(other)["attempt"]) == (pid, 1)
+    assert [state(store, id_) for id_ in ids] == ["cancelled", "queued", "lost", "queued"]
+
+
+def test_numbers_do_not_depend_on_who_goes_on_beside_whom(store, context, tmp_path):
+    configs = [config(2, seed=12, method=method) for method in ("magnitude", "snip", "random")]
+    ids = store.queue(configs)
+    with crew(store, context, most=3) as (_, go_on_until):
+        go_on_until(lambda: all(state(store, id_) == "succeeded" for id_ in ids))
+    assert len({store.status(id_)["worker"] for id_ in ids}) > 1
+    alone = Store(tmp_path / "alone", samples=None)
+    record(alone, alone.queue(configs), device="cpu")
+    assert [numbers(alone, id_) for id_ in ids] == [numbers(store, id_) for id_ in ids]
+    assert [history(alone, id_) for id_ in ids] == [history(store, id_) for id_ in ids]
+    alone.close()
+
+
+def test_a_run_says_how_many_threads_it_uses(store):
+    torch.set_num_threads(2)
+    try:
+        for batch_size, threads in ((64, 1), (4096, 2)):
+            ids = store.queue(
+                [RunConfig(method="snip", sparsities=(0.5,), train={"epochs": 1, "batch_size": batch_size})]
+            )
+            said = []
+            carry_out(store, ids, device="cpu", on_begin=said.append)
+            assert said == [threads]
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_run_of_several_threads_has_the_device_to_itself(store, context):
+    large = {"seed": 13, "train": {"epochs": 1, "batch_size": 4096}}
+    ids = store.queue([config(LONG - i, **large) for i in range(2)])
+    with crew(store, context) as (workers, go_on_until):
+        go_on_until(lambda: at_work(store, ids[:1]))
+        for _ in range(20):
+            workers.step(lambda: ids[1:])
+            time.sleep(0.02)
+        assert len(workers.workers) == 1
+    assert [store.status(id_)["attempt"] for id_ in ids] == [1, 0]
+
+
+def test_where_a_second_worker_cannot_begin_the_first_does_the_work(store, context):
+    class Full:
+        """A machine with room for one process."""
+
+        Pipe = staticmethod(context.Pipe)
+        started = 0
+
+        def Process(self, **settings):
+            made = context.Process(**settings)
+            if self.started:
+                made.start = self._no_room
+            self.started += 1
+            return made
+
+        def _no_room(self):
+            raise OSError("no room")
+
+    ids = store.queue([config(20 + i, seed=14) for i in range(3)])
+    machine = Full()
+    with crew(store, machine) as (_, go_on_until):
+        go_on_until(lambda: all(state(store, id_) in ENDED for id_ in ids))
+    assert machine.started > 3
+    assert [state(store, id_) for id_ in ids] == ["succeeded"] * 3
+    assert len({store.status(id_)["worker"] for id_ in ids}) == 1
+
+
+@pytest.fixture
+def two_cores(monkeypatch, context):
+    about = devices.cpu()
+    monkeypatch.setattr(devices, "cpu", lambda: about | {"workers": 2})
+
+
+def test_the_command_line_follows_several_workers(store, two_cores):
+    reach = {"method": "l1-filters", "model": "digits-cnn", "sparsities": (0.5, 0.99)}
+    ids = store.queue([config(5, **reach), config(6, **reach)])
+    events = []
+    record_together(store, ids, device="cpu", on_event=events.append)
+    assert [state(store, id_) for id_ in ids] == ["succeeded"] * 2
+    assert os.getpid() not in {store.status(id_)["worker"] for id_ in ids}
+    for id_ in ids:
+        own = [event for event in events if event.run == id_]
+        assert own[-1] == Done(id_)
+        assert sum(isinstance(event, Done | Failed) for event in own) == 1
+        (warning,) = (event for event in own if isinstance(event, Progress) and event.warning)
+        assert (warning.stage, warning.message[:10]) == ("shot-0.99", "Asked for ")
+    events.clear()
+    record_together(store, ids, device="cpu", on_event=events.append)
+    assert events == [Done(id_) for id_ in ids], "a finished run is not run again"
+
+
+def test_an_interrupted_command_cancels_what_its_workers_carry_out(store, two_cores):
+    ids = store.queue([config(LONG - i, seed=15) for i in range(3)])
+
+    def interrupt(event) -> None:
+        if at_work(store, ids[:2]):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_together(store, ids, device="cpu", on_event=interrupt)
+    assert [state(store, id_) for id_ in ids] == ["cancelled"] * 3
+    pids = {store.status(id_)["worker"] for id_ in ids[:2]}
+    assert len(pids) == 2
+    assert all(gone(pid) for pid in pids)
 
 
 def test_a_run_of_another_version_says_so(store):

@@ -15,7 +15,8 @@ from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Unit
 from pruneviz.models import MODELS
 from pruneviz.pipeline import Resume
-from pruneviz.probes import BINS
+from pruneviz.probes import BINS, change
+from pruneviz.task import Task, generator_for
 
 QUICK = {"train": {"epochs": 2}, "tune": {"epochs": 1}, "sparsities": (0.5, 0.9)}
 
@@ -329,3 +330,49 @@ def test_directions_can_be_neither_rewound_nor_repaired():
     for setting in ({"survivors": "rewind"}, {"repair": "isometry"}, {"scope": "layer"}):
         with pytest.raises(InvalidSetting, match=next(iter(setting))):
             pv.RunConfig(method="eigendamage", **setting)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "obs", "l1-filters"])
+def test_a_chain_that_runs_from_the_changed_layer_on_changes_as_one_that_runs_whole(method: str):
+    class Whole(torch.nn.Sequential):
+        """The same layers, but who knows what its code does with them."""
+
+    data = pv.load("digits")
+    chain = pv.build("digits-cnn", data)
+    found = []
+    for model in (chain, Whole(*chain)):
+        chosen = method_class(method)()
+        task = Task(lambda: [tuple(t[:100] for t in data.train)], generator_for(0, "score"))
+        mask = chosen.full(model, task)
+        found.append(change(chosen, model, task, mask, generator_for(0, "change"), 100)[0])
+    assert same(*found)
+    assert np.ptp(found[0]["measured"]) > 0
+
+
+def test_runs_that_score_the_same_network_share_one_sweep(monkeypatch):
+    from pruneviz.curvature import sweep
+    from pruneviz.statistic import Diagonal, Kronecker, Rows
+
+    asked, passing = [], sweep.passing
+
+    def watched(model, batches, wanted, **options):
+        asked.append(tuple(wanted))
+        return (yield from passing(model, batches, wanted, **options))
+
+    monkeypatch.setattr(sweep, "passing", watched)
+    settings = {**QUICK, "model": "lenet-300-100", "sparsities": (0.5,), "probes": ()}
+    parts = [("obd", {"rounds": 1}), ("obs", {"params": {"blocks": 50}}), ("kron-obs", {}), ("kron-obd", {})]
+    configs = [pv.RunConfig(method=method, **settings, **more) for method, more in parts]
+    alone = [numbers(run(c.method, **settings, **more)[1]) for c, (_, more) in zip(configs, parts, strict=True)]
+    asked.clear()
+    events = list(pv.execute(configs, cache=DenseCache(), device="cpu"))
+    # obd and obs draw the same thousand samples, the Kronecker methods the same two thousand
+    assert asked == [(Diagonal("ggn"), Rows()), (Kronecker("sampled", 1),)]
+    for config, expected in zip(configs, alone, strict=True):
+        assert same(numbers([e for e in events if e.run == config.id]), expected)
+
+
+def test_scoring_says_how_far_it_is():
+    _, events = run("obd", rounds=1, sparsities=(0.5,), probes=())
+    said = [e.message for e in events if isinstance(e, Progress) and "samples" in e.message]
+    assert said == ["scoring: 500 of 1,000 samples"]

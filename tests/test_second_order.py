@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+import mpmath
 import pytest
 import torch
 import torch.nn.functional as F
@@ -191,15 +192,46 @@ def test_exact_obd_is_signed(mlp):
 # the inverse Hessian
 
 
+@pytest.mark.parametrize("panel", [7, 256])
 @pytest.mark.parametrize("alpha", [1e-8, 1e-4])
-@pytest.mark.parametrize("rows", [3, 12, 40])
-def test_the_recursion_is_the_dense_inverse(rows: int, alpha: float):
+@pytest.mark.parametrize("rows", [1, 3, 13, 14, 20, 40])
+def test_both_ways_to_the_inverse_give_the_dense_one(rows: int, alpha: float, panel: int, monkeypatch):
+    monkeypatch.setattr("pruneviz.curvature.woodbury.PANEL", panel)  # so that triangles have several panels
     torch.manual_seed(0)
     R = torch.randn(2, rows, 20, dtype=torch.float64)
+    before = R.clone()
     dense = torch.linalg.inv(R.mT @ R + alpha * torch.eye(20, dtype=torch.float64))
-    for batch in (1, 5, 256):
-        found = inverse(R, alpha, batch=batch)
-        assert torch.allclose(found, dense, rtol=1e-6, atol=1e-7 * float(dense.abs().max()))  # the condition is 1e10
+    found = inverse(R, alpha)
+    assert torch.allclose(found, dense, rtol=1e-6, atol=1e-7 * float(dense.abs().max()))  # the condition is 1e10
+    assert torch.allclose(found, found.mT, rtol=1e-12, atol=1e-16 / alpha)
+    assert torch.equal(R, before)
+    assert torch.equal(inverse(R[1], alpha), found[1])
+
+
+@pytest.mark.parametrize("rows", [5, 30, 300])
+def test_the_inverse_is_what_fifty_digits_give(rows: int):
+    """Gradients of a trained net's kind: strong and weak directions, and the paper's least alpha."""
+    torch.manual_seed(0)
+    alpha, b = 1e-8, 40
+    R = torch.randn(rows, b, dtype=torch.float64) * torch.logspace(0, -4, b, dtype=torch.float64) / rows**0.5
+    with mpmath.workdps(50):
+        r = mpmath.matrix(R.tolist())
+        exact = (r.T * r + mpmath.mpf(alpha) * mpmath.eye(b)) ** -1
+        exact = torch.tensor([[float(exact[i, j]) for j in range(b)] for i in range(b)], dtype=torch.float64)
+    found = inverse(R, alpha)
+    assert float((found - exact).norm() / exact.norm()) < 1e-9  # rounding 1e-16 times the condition, 1e8
+    assert torch.allclose(found.diagonal(), exact.diagonal(), rtol=1e-7)
+
+
+def test_the_recursion_row_by_row_gives_the_same_inverse():
+    torch.manual_seed(0)
+    for rows in (5, 60):
+        R = torch.randn(rows, 30, dtype=torch.float64)
+        G = torch.eye(30, dtype=torch.float64) / 1e-3
+        for x in R:
+            h = G @ x
+            G -= torch.outer(h, h) / (1 + x @ h)
+        assert torch.allclose(inverse(R, 1e-3), G, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("smooth", [True, False])
@@ -224,16 +256,58 @@ def test_inverse_hessian_is_that_of_the_dense_gauss_newton_whole_and_in_blocks(k
 
 
 @pytest.mark.parametrize("portion", [1, 2, 5, 250])
-def test_the_inverse_does_not_depend_on_how_many_samples_pass_at_a_time(portion: int, mlp, monkeypatch):
+def test_the_inverse_does_not_depend_on_how_many_samples_pass_at_a_time(portion: int, mlp):
     x, y = samples(mlp, 40)  # 120 rows for 53 weights and biases: rows first, then only their products
     whole, _ = inverse_hessian(mlp, [(x, y)], alpha=1e-3)
     rows, _ = inverse_hessian(mlp, [(x, y)], alpha=1e-3, size=1000)
-    monkeypatch.setattr("pruneviz.curvature.woodbury.PORTION", portion)
+    portions = list(zip(x.split(portion), y.split(portion), strict=True))
     for before, size in ((whole, None), (rows, 1000)):
-        after, _ = inverse_hessian(mlp, [(x[:30], y[:30]), (x[30:], y[30:])], alpha=1e-3, size=size)
+        after, _ = inverse_hessian(mlp, portions, alpha=1e-3, size=size)
         for one, two in zip(before, after, strict=True):
             (part,) = one.parts()
             assert torch.allclose(one.inverse(part), two.inverse(part), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("panel", [4, 256])
+@pytest.mark.parametrize("n", [5, 40])
+def test_blocks_that_share_their_inputs_products_are_the_dense_ones_and_leave_out_what_is_gone(n, panel, monkeypatch):
+    monkeypatch.setattr("pruneviz.curvature.woodbury.PANEL", panel)  # so that samples are summed in portions
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(11, 20), nn.Tanh(), nn.Linear(20, 3)).double()  # 20 outputs share 11 inputs
+    x, y = torch.randn(n, 11, dtype=torch.float64), torch.randint(0, 3, (n,))
+    alive = {"0.weight": torch.rand(20, 11) < 0.7}
+    there = torch.cat([alive["0.weight"].flatten(), torch.ones(20 + 60 + 3, dtype=torch.bool)]).double()
+    H = _gauss_newton(model, x) * there * there[:, None] + 1e-3 * torch.eye(len(there), dtype=torch.float64)
+    for size in (12, 10, 5):
+        (first, _), _ = inverse_hessian(model, [(x, y)], alpha=1e-3, size=size, alive=alive)
+        assert first.gram is not None or n == 5
+        (part,) = first.parts()
+        for index, G in zip(first.index[part], first.inverse(part), strict=True):
+            real = index >= 0
+            dense = torch.linalg.inv(H[index[real]][:, index[real]])
+            assert torch.allclose(G[real][:, real], dense, rtol=1e-8, atol=1e-10 * float(dense.abs().max()))
+
+
+def test_the_empirical_inverse_is_that_of_each_sample_s_gradient_under_its_label(mlp):
+    x, y = samples(mlp)
+    each = [
+        torch.autograd.grad(F.cross_entropy(mlp(x[i : i + 1]), y[i : i + 1]), list(mlp.parameters()))
+        for i in range(len(x))
+    ]
+    R = torch.stack([torch.cat([g.flatten() for g in grads]) for grads in each])
+    dense = torch.linalg.inv(R.T @ R / len(x) + 1e-3 * torch.eye(R.shape[1], dtype=torch.float64))
+    (whole,), _ = inverse_hessian(mlp, [(x, y)], alpha=1e-3, fisher="empirical")
+    order = whole.index[0]
+    assert torch.allclose(whole.inverse(slice(0, 1))[0], dense[order][:, order], rtol=1e-8, atol=1e-8)
+
+
+def test_a_whole_inverse_asked_for_twice_is_the_same(mlp, monkeypatch):
+    monkeypatch.setattr("pruneviz.curvature.woodbury.KEEP", 0)
+    x, y = samples(mlp, 40)  # so many that only the products are kept, which the inverse overwrites
+    (whole,), _ = inverse_hessian(mlp, [(x, y)], alpha=1e-3)
+    (part,) = whole.parts()
+    first = whole.inverse(part).clone()
+    assert torch.equal(whole.inverse(part), first)
 
 
 # OBS

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from pruneviz.curvature.gradients import untouched
-from pruneviz.curvature.kronecker import cotangents
-from pruneviz.curvature.layers import Recorder
+from pruneviz.curvature.layers import Gatherer, Recorder
+from pruneviz.curvature.products import inputs_squares, rows_of, shares_products, slopes_of, squared_gradients
 from pruneviz.errors import InvalidSetting
 from pruneviz.loss import CROSS_ENTROPY, Loss
+from pruneviz.statistic import Diagonal, DiagonalKind, InputNorms
 
-Kind = Literal["ggn", "exact", "fisher", "empirical"]
-_FISHER: Mapping[str, str] = {"ggn": "exact", "exact": "exact", "fisher": "sampled", "empirical": "empirical"}
-ENTRIES = 2**24  # of one temporary [samples, out, in]
+KINDS = ("ggn", "exact", "fisher", "empirical")
 
 
 def diagonal(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
-    kind: Kind = "ggn",
+    kind: DiagonalKind = "ggn",
     loss: Loss = CROSS_ENTROPY,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
@@ -37,49 +34,64 @@ def diagonal(
 
     Returns: parameter name -> tensor like it. Raises UnsupportedLayer (a layer used twice, grouped convolutions).
     """
-    if kind not in _FISHER:
+    from pruneviz.curvature.sweep import sweep
+
+    if kind not in KINDS:
         raise InvalidSetting(f"A diagonal is 'ggn', 'exact', 'fisher' or 'empirical'; found {kind!r}.")
-    total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    found: set[str] = set()
-    seen = 0
-
-    def add(layer: str, kernel: Tensor, bias: Tensor) -> None:
-        for kind_, value in (("weight", kernel), ("bias", bias)):
-            name = f"{layer}.{kind_}" if layer else kind_
-            if name in total:
-                total[name] += value.view_as(total[name])
-                found.add(name)
-
-    with untouched(model), Recorder(model) as recorder:
-        for x, y in batches:
-            recorder.clear()
-            outputs = model(x)
-            seen += len(x)
-            squares: dict[str, Tensor] = {}
-            curved = _curved(recorder, outputs, loss.each(outputs, y).sum(), loss) if kind == "exact" else {}
-            for layer, slope in curved.items():
-                add(layer, *_exact(recorder, layer, slope))
-            for slope in cotangents(loss, outputs, y, _FISHER[kind], 1, generator):
-                for layer, g in recorder.gradients(
-                    slope, outputs, [n for n in recorder.outputs if n not in curved]
-                ).items():
-                    if g.shape[1] == 1:  # one position: (g aT)^2 = g^2 (a^2)T, so the sum over slopes comes first
-                        squares[layer] = squares.get(layer, 0) + g[:, 0].square()
-                    else:
-                        add(layer, _summed_squares(g, recorder.rows(layer)), g.sum(1).square().sum(0))
-            for layer, s in squares.items():  # [samples, out]
-                add(layer, s.T @ recorder.rows(layer)[:, 0].square(), s.sum(0))
-    return {name: total[name] / seen for name in total if name in found}
+    wanted = Diagonal(kind)
+    return sweep(model, batches, (wanted,), loss=loss, generator=generator)[wanted]
 
 
-def _summed_squares(slopes: Tensor, rows: Tensor) -> Tensor:
-    """Squared per-sample gradients, summed: slopes [n, l, out], rows [n, l, in] -> [out, in]."""
-    step = max(1, ENTRIES // (slopes.shape[2] * rows.shape[2]))
-    parts = (
-        torch.einsum("nlo,nli->noi", slopes[i : i + step], rows[i : i + step]).square().sum(0)
-        for i in range(0, len(rows), step)
-    )
-    return torch.stack(list(parts)).sum(0)
+class Squares(Gatherer):
+    """A diagonal in the making, fed with portions of samples by the sweep."""
+
+    def __init__(self, wanted: Diagonal, model: nn.Module):
+        self._exact = wanted.kind == "exact"
+        self._total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        self._reached: set[str] = set()
+        self._curved: dict[str, Tensor] = {}
+        self._waiting: dict[str, list[Tensor]] = {}
+
+    def outputs(self, recorder: Recorder, outputs: Tensor, y: Tensor, loss: Loss) -> None:
+        if self._exact:
+            self._curved = _curved(recorder, outputs, loss.each(outputs, y).sum(), loss)
+            for name, slope in self._curved.items():
+                self._add(name, *_exact(recorder, name, slope))
+
+    def slope(self, recorder: Recorder, name: str, slope: Tensor, of: int) -> None:
+        if name in self._curved:
+            return
+        self._waiting.setdefault(name, []).append(slope)
+        if not shares_products(recorder.layers[name], recorder.positions[name], of):
+            self.slopes_end(recorder, name)
+
+    def slopes_end(self, recorder: Recorder, name: str) -> None:
+        slopes = self._waiting.pop(name, [])
+        if slopes:
+            self._add(name, *squared_gradients(recorder.layers[name], recorder.input(name), slopes))
+
+    def found(self, seen: int) -> dict[str, Tensor]:
+        return {name: self._total[name] / seen for name in self._total if name in self._reached}
+
+    def _add(self, layer: str, kernel: Tensor, bias: Tensor) -> None:
+        for kind, value in (("weight", kernel), ("bias", bias)):
+            name = f"{layer}.{kind}" if layer else kind
+            if name in self._total:
+                self._total[name] += value.view_as(self._total[name])
+                self._reached.add(name)
+
+
+class Norms(Gatherer):
+    """Mean squares of the layers' inputs in the making."""
+
+    def __init__(self, wanted: InputNorms, model: nn.Module):
+        self._total: dict[str, Tensor] = {}
+
+    def inputs(self, recorder: Recorder, name: str, x: Tensor) -> None:
+        self._total[name] = self._total.get(name, 0) + inputs_squares(recorder.layers[name], x)
+
+    def found(self, seen: int) -> dict[str, Tensor]:
+        return {name: total / seen for name, total in self._total.items()}
 
 
 def _curved(recorder: Recorder, outputs: Tensor, total: Tensor, loss: Loss) -> dict[str, Tensor]:
@@ -88,8 +100,8 @@ def _curved(recorder: Recorder, outputs: Tensor, total: Tensor, loss: Loss) -> d
     Compared along one random direction at each layer's output: between there and the loss, piecewise linear activations
     and max-pooling leave the two equal, and Gauss-Newton costs far less.
     """
-    names = list(recorder.outputs)
-    at = [recorder.outputs[n] for n in names]
+    names = list(recorder)
+    at = [recorder.edge(n) for n in names]
     slopes = torch.autograd.grad(total, at, create_graph=True, allow_unused=True)
     free = torch.zeros_like(outputs, requires_grad=True)
     backward = torch.autograd.grad(outputs, at, free, create_graph=True, allow_unused=True)
@@ -99,13 +111,13 @@ def _curved(recorder: Recorder, outputs: Tensor, total: Tensor, loss: Loss) -> d
     for name, z, slope, back in zip(names, at, slopes, backward, strict=True):
         if slope is None or back is None or not slope.requires_grad:
             continue
-        v = torch.randn(z.shape, generator=draws, dtype=torch.float64).to(z)
+        v = torch.randn(recorder.shape(name), generator=draws, dtype=torch.float64).to(outputs)
         (hessian,) = torch.autograd.grad(slope, z, v, retain_graph=True, allow_unused=True)
         (forward,) = torch.autograd.grad(back, free, v, retain_graph=True)  # J v: [n, outputs]
         weighed = torch.einsum("nck,ndk,nd->nc", root, root, forward)
         (gauss_newton,) = torch.autograd.grad(outputs, z, weighed, retain_graph=True)
-        hessian = torch.zeros_like(z) if hessian is None else hessian
-        close = 1e3 * torch.finfo(z.dtype).eps * max(float(hessian.norm()), float(gauss_newton.norm()))
+        hessian = torch.zeros_like(gauss_newton) if hessian is None else hessian
+        close = 1e3 * torch.finfo(outputs.dtype).eps * max(float(hessian.norm()), float(gauss_newton.norm()))
         if float((hessian - gauss_newton).norm()) > close:
             found[name] = slope
     return found
@@ -117,17 +129,18 @@ def _exact(recorder: Recorder, name: str, slope: Tensor) -> tuple[Tensor, Tensor
     z is linear in the layer's weights, so that with x(l) the row a weight meets at position l,
     d2L/dw2 = sum over l, l' of x(l) x(l') d2L/dz(l)dz(l'). One product gives a row of every sample's Hessian at once.
     """
-    z, rows = recorder.outputs[name], recorder.rows(name)
+    layer, edge, shape = recorder.layers[name], recorder.edge(name), recorder.shape(name)
+    rows = rows_of(layer, recorder.input(name))
     x = torch.cat([rows, torch.ones_like(rows[:, :, :1])], 2)  # [n, l, in + 1], the last for the bias
-    positions, out = recorder.slopes(name, z).shape[1:]
-    found = torch.zeros(out, x.shape[2], dtype=z.dtype, device=z.device)
+    positions, out = recorder.positions[name], len(layer.weight)
+    found = x.new_zeros(out, x.shape[2])
 
     def product(channel: int, direction: Tensor) -> Tensor:
         """The Hessian at z times a direction [n, l] in one output channel, read in that channel: [n, l]."""
-        v = torch.zeros(z.shape, dtype=z.dtype, device=z.device)  # contiguous, so that the next line writes into it
-        recorder.slopes(name, v)[:, :, channel] = direction
-        (hv,) = torch.autograd.grad(slope, z, v, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(direction) if hv is None else recorder.slopes(name, hv)[:, :, channel]
+        v = x.new_zeros(shape)  # contiguous, so that the next line writes into it
+        slopes_of(layer, v)[:, :, channel] = direction
+        (hv,) = torch.autograd.grad(slope, edge, v, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(direction) if hv is None else slopes_of(layer, hv)[:, :, channel]
 
     for o in range(out):
         if positions > x.shape[2]:  # fewer weights than positions: one product a weight

@@ -11,19 +11,27 @@ from torch import Tensor, nn
 
 @contextmanager
 def untouched(model: nn.Module, *, mode: str = "eval") -> Iterator[nn.Module]:
-    """The model in ``mode``, with gradients on; afterwards modes, ``.grad``, ``requires_grad``, buffers and generators are as before."""
+    """The model in ``mode``, with gradients on; afterwards modes, ``.grad``, ``requires_grad``, buffers and generators are as before.
+
+    On CUDA convolutions are taken in full precision, not in TF32 (its ten bits are of no use in a curvature).
+    """
     modes = {module: module.training for module in model.modules()}
     grads = {parameter: (parameter.grad, parameter.requires_grad) for parameter in model.parameters()}
     buffers = {buffer: buffer.detach().clone() for buffer in model.buffers()}
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    tf32 = torch.backends.cudnn.allow_tf32 if devices else False
     with torch.random.fork_rng(devices=[d.index or 0 for d in devices]), torch.enable_grad():
         try:
+            if tf32:
+                torch.backends.cudnn.allow_tf32 = False
             model.train(mode == "train")
             for parameter in grads:
                 parameter.grad = None
                 parameter.requires_grad_(True)
             yield model
         finally:
+            if tf32:
+                torch.backends.cudnn.allow_tf32 = True
             for module, training in modes.items():
                 module.training = training
             for parameter, (grad, requires) in grads.items():

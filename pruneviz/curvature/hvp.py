@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -12,7 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruneviz.curvature.gradients import mean_gradient, untouched
+from pruneviz.curvature.layers import Gatherer, Recorder
 from pruneviz.errors import UnsupportedLayer
+from pruneviz.loss import Loss as ModelLoss
+from pruneviz.loss import tempered
+from pruneviz.statistic import HessianGradient
 
 Batch = tuple[Tensor, Tensor]
 Tensors = Mapping[str, Tensor]
@@ -66,6 +70,74 @@ def hessian_vector_product(
     else:
         product = _product(model, batches, loss, vector, mode, within)
     return {name: value.to(params[name].dtype) for name, value in product.items()}
+
+
+def hessian_gradient(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    *,
+    names: Sequence[str] | None = None,
+    mode: str = "eval",
+    within: Tensors | None = None,
+    checked: bool = False,
+) -> dict[str, Tensor]:
+    r""":math:`H g` with g the gradient of the same mean loss, over ``names`` (weights of Linear and Conv2d by default).
+
+    As :func:`hessian_vector_product`. A single batch needs one differentiable backward pass: its slopes are the vector.
+
+    Returns: name -> tensor like the parameter.
+    """
+    batches, names = list(batches), weights_of(model) if names is None else names
+    if len(batches) == 1 and not checked:
+        with differentiable(model), untouched(model, mode=mode):
+            ((x, y),) = batches
+            return _along(model, loss(model(x), y), names, within)
+    with differentiable(model):
+        gradient = mean_gradient(model, batches, loss, mode=mode)
+    vector = {name: gradient[name] for name in names}
+    return hessian_vector_product(model, batches, loss, vector, mode=mode, within=within, checked=checked)
+
+
+def weights_of(model: nn.Module) -> list[str]:
+    """Names of the weights of Linear and Conv2d layers."""
+    layers = (prefix for prefix, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d))
+    return [f"{prefix}.weight" if prefix else "weight" for prefix in layers]
+
+
+def _along(model: nn.Module, total: Tensor, names: Sequence[str], within: Tensors | None = None) -> dict[str, Tensor]:
+    """The Hessian of ``total`` times its own gradient, over the parameters named; the graph stays."""
+    params = dict(model.named_parameters())
+    chosen = [params[name] for name in names]
+    slopes = torch.autograd.grad(total, chosen, create_graph=True, allow_unused=True)
+    along = [
+        (g * _restricted(g.detach(), name, within)).sum()
+        for name, g in zip(names, slopes, strict=True)
+        if g is not None and g.requires_grad  # one without graph does not depend on the weights
+    ]
+    found = torch.autograd.grad(along, chosen, retain_graph=True, allow_unused=True) if along else [None] * len(chosen)
+    return {
+        name: _restricted(torch.zeros_like(p) if h is None else h, name, within)
+        for name, p, h in zip(names, chosen, found, strict=True)
+    }
+
+
+class Products(Gatherer):
+    """The Hessian times the gradient in the making, where all samples pass at once: None where they do not."""
+
+    def __init__(self, wanted: HessianGradient, model: nn.Module):
+        self._wanted, self._model = wanted, model
+        self._found: list[dict[str, Tensor]] = []
+
+    def outputs(self, recorder: Recorder, outputs: Tensor, y: Tensor, loss: ModelLoss) -> None:
+        if not self._found:
+            with differentiable(self._model):
+                total = tempered(loss, self._wanted.temperature)(outputs, y)
+                self._found.append(_along(self._model, total, weights_of(self._model)))
+            self._samples = len(y)
+
+    def found(self, seen: int) -> dict[str, Tensor] | None:
+        return self._found[0] if self._samples == seen else None
 
 
 def wide(device: torch.device) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pruneviz.curvature.gradients import untouched
+from pruneviz.curvature.products import gram
 from pruneviz.errors import InvalidSetting
 
 _ACTIVATIONS = frozenset(
@@ -155,14 +156,15 @@ def _scaled_rows(weight: Tensor, slope: Tensor) -> Tensor:
     W, D = weight.double(), slope.double()
     k = min(W.shape)
     values = torch.zeros(len(D), k, dtype=W.dtype, device=W.device)
-    gram = W @ W.T  # [out, out]
+    products = gram(W.T)  # [out, out]
     for i, d in enumerate(D):
         alive = d.nonzero().flatten()  # ReLU: rows that are off add only zeros
         n = min(len(alive), k)
         if n == 0:
             continue
         if len(alive) <= W.shape[1]:
-            square = gram[alive][:, alive] * d[alive, None] * d[alive]
+            square = products.index_select(0, alive).index_select(1, alive)
+            square *= torch.outer(d[alive], d[alive])
         else:
             scaled = W[alive] * d[alive, None]
             square = scaled.T @ scaled

@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruneviz.curvature.gradients import untouched
-from pruneviz.curvature.layers import Recorder
+from pruneviz.curvature.layers import Gatherer, Recorder
+from pruneviz.curvature.products import gram, groups_of, inputs_gram, rows_of, slopes_gram
 from pruneviz.errors import InvalidSetting
 from pruneviz.loss import CROSS_ENTROPY, Loss
+from pruneviz.statistic import Kronecker
 
-EXACT = 2048
-ENTRIES = 2**26  # of one temporary of patches
+EXACT = 2048  # rows up to which eigenvalues are taken in float64
+SURE = 1e7  # times machine precision: least share of the largest eigenvalue whose vector needs no orthogonalisation
 
 
-@dataclass(frozen=True)
 class KroneckerFactors:
     r"""The pair of one layer, :math:`F_\ell \approx S \otimes A`. Shapes: ``A [in, in]``, ``S [out, out]``, symmetric.
 
     A convolution with groups has a pair for each: ``A [groups, in, in]``, ``S [groups, out / groups, out / groups]``.
+    Of few samples A is kept as ``rows [r, in]``, r < in, with :math:`A = R^\top R`; ``A`` is then built when asked for.
     """
 
-    A: Tensor
-    S: Tensor
+    def __init__(self, A: Tensor | None, S: Tensor, *, rows: Tensor | None = None):
+        assert (A is None) != (rows is None), "A, or rows in its place"
+        self._A, self.S, self.rows = A, S, rows
 
-    def eigh(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """(eigenvalues, eigenvectors) of A and of S; eigenvalues ascending, clamped at 0."""
-        return spectral(self.A), spectral(self.S)
+    @property
+    def A(self) -> Tensor:
+        if self._A is not None:
+            return self._A
+        assert self.rows is not None
+        return gram(self.rows)
+
+    def eigh(self, *, complete: bool = True) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """(eigenvalues, eigenvectors) of A and of S; eigenvalues ascending, clamped at 0.
+
+        ``complete=False``: where A is kept as r rows, only the r eigenvalues that can differ from 0, and their vectors
+        [in, r]; in a fraction of the time.
+        """
+        of_inputs = spectral(self.A) if self.rows is None else spectral_of_rows(self.rows, complete=complete)
+        return of_inputs, spectral(self.S)
+
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
+        """Of A and of S, ascending, clamped at 0, in float64 where the device has it: [in], [out], with groups [g, ...]."""
+        found = []
+        for matrix in (self._A if self.rows is None else gram(_wide(self.rows).mT), self.S):
+            assert matrix is not None
+            found.append(torch.linalg.eigvalsh(_wide(matrix)).clamp(min=0))
+        if self.rows is not None:
+            found[0] = F.pad(found[0], (self.rows.shape[1] - len(self.rows), 0))
+        return found[0], found[1]
 
     def inverse(self, damping: float) -> KroneckerFactors:
         """Inverses of both factors, each damped by ``damping`` times its own mean eigenvalue."""
@@ -38,9 +62,15 @@ class KroneckerFactors:
 
     def dense(self) -> Tensor:
         """``torch.kron(S, A)``, in the order of ``weight.flatten()``: [out * in, out * in]; block-diagonal with groups."""
-        if self.A.dim() == 2:
-            return torch.kron(self.S, self.A)
-        return torch.block_diag(*(torch.kron(s, a) for s, a in zip(self.S, self.A, strict=True)))
+        A = self.A
+        if A.dim() == 2:
+            return torch.kron(self.S, A)
+        return torch.block_diag(*(torch.kron(s, a) for s, a in zip(self.S, A, strict=True)))
+
+
+def _wide(matrix: Tensor) -> Tensor:
+    """In float64, but on a device that has none."""
+    return matrix if matrix.device.type == "mps" else matrix.double()
 
 
 def inverted(matrix: Tensor, damping: float) -> Tensor:
@@ -67,13 +97,87 @@ def spectral(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return values.clamp(min=0).to(matrix.dtype), vectors.to(matrix.dtype)
 
 
+def spectral_of_rows(rows: Tensor, *, complete: bool = True) -> tuple[Tensor, Tensor]:
+    r"""(eigenvalues, eigenvectors) of :math:`R^\top R` for rows R [r, n], r <= n, through the small matrix :math:`R R^\top`.
+
+    Both have the same eigenvalues but for n - r zeros, and where u belongs to one, :math:`R^\top u` does to the other. Where
+    small eigenvalues leave these less than orthogonal, a QR decomposition from the largest down makes them so to rounding.
+    ``complete`` adds the directions that no row has. Ascending, clamped at 0: [n], [n, n], or [r], [n, r].
+    """
+    r, n = rows.shape
+    R = _wide(rows) if r <= EXACT else rows
+    values, vectors = spectral(gram(R.mT))  # [r], [r, r]
+    V = R.mT @ vectors  # [n, r], of lengths sqrt(values)
+    if not complete and bool(values[0] > SURE * torch.finfo(R.dtype).eps * values[-1]):
+        return values.to(rows), (V / values.sqrt()).to(rows)
+    reflectors, scales = torch.geqrf(V.flip(1))
+    if complete:
+        values = torch.cat([values.new_zeros(n - r), values])
+        Q = _reflected(reflectors, scales)
+    else:
+        Q = torch.linalg.householder_product(reflectors, scales)
+    return values.to(rows), Q.flip(1).to(rows)
+
+
+def _reflected(reflectors: Tensor, scales: Tensor) -> Tensor:
+    r"""The whole orthogonal matrix of Householder vectors V [n, r], by :math:`I - V T V^\top` (Schreiber & Van Loan 1989)."""
+    V = reflectors.tril(-1)
+    V.diagonal().fill_(1.0)
+    inverse = (V.mT @ V).triu(1)  # of T; a reflector of scale 0 is no reflection
+    inverse.diagonal().copy_(torch.where(scales == 0, 1.0, 1 / scales))
+    V *= (scales != 0).to(V)
+    half = torch.linalg.solve_triangular(inverse, V.mT, upper=True)  # T V^T
+    found = -V @ half
+    found.diagonal().add_(1.0)
+    return found
+
+
+class Factors(Gatherer):
+    """Kronecker factors in the making, fed with portions of samples by the sweep."""
+
+    def __init__(self, wanted: Kronecker, model: nn.Module):
+        self._draws = max(1, wanted.slopes[1])
+        self._A: dict[str, Tensor] = {}
+        self._rows: dict[str, list[Tensor]] = {}
+        self._S: dict[str, Tensor] = {}
+
+    def inputs(self, recorder: Recorder, name: str, x: Tensor) -> None:
+        layer, positions = recorder.layers[name], recorder.positions[name]
+        columns = layer.weight[0].numel()
+        waiting = self._rows.setdefault(name, [])
+        few = sum(map(len, waiting)) + len(x) * positions < columns and groups_of(layer) == 1
+        if few and name not in self._A:
+            waiting.append(rows_of(layer, x).flatten(0, 1))
+            return
+        found = inputs_gram(layer, x)
+        if waiting:
+            found += gram(torch.cat(waiting))
+            waiting.clear()
+        self._A[name] = self._A[name].add_(found) if name in self._A else found
+
+    def slope(self, recorder: Recorder, name: str, slope: Tensor, of: int) -> None:
+        found = slopes_gram(recorder.layers[name], slope) / recorder.positions[name]
+        self._S[name] = self._S[name].add_(found) if name in self._S else found
+
+    def found(self, seen: int) -> dict[str, KroneckerFactors]:
+        made = {}
+        for name, total in self._S.items():
+            S = total / (seen * self._draws)
+            rows = self._rows.get(name)
+            if rows:
+                made[name] = KroneckerFactors(None, S, rows=torch.cat(rows) / seen**0.5)
+            else:
+                made[name] = KroneckerFactors(self._A[name] / seen, S)
+        return made
+
+
 def kfac(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     *,
     fisher: Literal["sampled", "exact", "empirical"] = "sampled",
     samples: int = 1,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     loss: Loss = CROSS_ENTROPY,
 ) -> dict[str, KroneckerFactors]:
     r"""Kronecker factors of the Fisher, one pair per Linear or Conv2d layer.
@@ -86,53 +190,11 @@ def kfac(
     probability, or the labels given.
 
     Returns: module name -> factors, ``A [in, in]``, ``S [out, out]`` (``in`` counts the kernel's entries).
-    With groups, a pair for each. Raises: UnsupportedLayer, if a layer is used twice in one forward pass.
+    With groups, a pair for each. Raises: UnsupportedLayer, if a layer is used twice in one forward pass; InvalidSetting.
     """
-    A: dict[str, Tensor] = {}
-    S: dict[str, Tensor] = {}
-    seen = 0
+    from pruneviz.curvature.sweep import sweep
 
-    def add(into: dict[str, Tensor], name: str, matrix: Tensor) -> None:
-        into[name] = into[name] + matrix if name in into else matrix
-
-    with untouched(model), Recorder(model, groups=True) as recorder:
-        for x, y in batches:
-            recorder.clear()
-            logits = model(x)
-            seen += len(x)
-            for name in recorder.outputs:
-                for rows in recorder.portions(name, ENTRIES):
-                    add(A, name, _gram(rows, recorder.groups(name)))
-            for slope in cotangents(loss, logits, y, fisher, samples, generator):
-                for name, slopes in recorder.gradients(slope, logits).items():
-                    add(S, name, _gram(slopes, recorder.groups(name)) / slopes.shape[1])
-            del logits
-    draws = samples if fisher == "sampled" else 1
-    return {name: KroneckerFactors(A[name] / seen, S[name] / (seen * draws)) for name in A}
-
-
-def _gram(rows: Tensor, groups: int) -> Tensor:
-    """Sum over samples and positions of outer products: [n, l, d] -> [d, d], or for each group [g, d / g, d / g]."""
-    flat = rows.flatten(0, 1)
-    if groups == 1:
-        return flat.T @ flat
-    parts = flat.unflatten(1, (groups, -1)).transpose(0, 1)
-    return parts.mT @ parts
-
-
-def cotangents(
-    loss: Loss, outputs: Tensor, y: Tensor, fisher: str, samples: int, generator: torch.Generator | None
-) -> Iterator[Tensor]:
-    """Slopes at the outputs [n, outputs] whose outer products add up to the Fisher (times ``samples`` where drawn)."""
-    outputs = outputs.detach()
-    match fisher:
-        case "empirical":
-            yield loss.slope(outputs, y)
-        case "exact":
-            yield from loss.root(outputs).unbind(2)
-        case "sampled":
-            assert generator is not None
-            for _ in range(samples):
-                yield loss.drawn(outputs, generator)
-        case _:
-            raise InvalidSetting(f"fisher is 'sampled', 'exact' or 'empirical'; found {fisher!r}.")
+    if fisher not in ("sampled", "exact", "empirical"):
+        raise InvalidSetting(f"fisher is 'sampled', 'exact' or 'empirical'; found {fisher!r}.")
+    wanted = Kronecker(fisher, samples if fisher == "sampled" else 1)
+    return sweep(model, batches, (wanted,), loss=loss, generator=generator)[wanted]

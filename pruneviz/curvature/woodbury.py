@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruneviz.curvature.gradients import untouched
-from pruneviz.curvature.kronecker import cotangents
-from pruneviz.curvature.layers import Recorder
+from pruneviz.curvature.layers import Gatherer, Recorder
+from pruneviz.curvature.products import rows_of, slopes_of
 from pruneviz.loss import CROSS_ENTROPY, Loss
+from pruneviz.statistic import Rows
 
 KEEP = 2**30  # bytes of inverses that are kept; more are computed again when they are asked for
-PORTION = 250  # samples that go through the network at a time
 CHUNK = 2**27  # bytes of one temporary
+PANEL = 256  # rows of a symmetric product that are computed at a time, up to the diagonal
+NARROW = 8  # the same, where many blocks share their inputs' products
+SHARERS = 16  # blocks that must share these products for them to pay
 
 
-def inverse(rows: Tensor, alpha: float, *, batch: int = 256) -> Tensor:
+def inverse(rows: Tensor, alpha: float) -> Tensor:
     r"""The inverse of :math:`H = \alpha I + R^\top R` for rows R [..., r, b], in float64: [..., b, b].
 
-    By the recursion :math:`H^{-1} \leftarrow H^{-1} - H^{-1} X^\top (I + X H^{-1} X^\top)^{-1} X H^{-1}` over batches X of
-    rows, from :math:`H_0^{-1} = I / \alpha` (Hassibi & Stork 1993, section 3, one row at a time there), as long as there
-    are fewer rows than columns; else H is summed and inverted at once, which then takes fewer operations.
+    The recursion :math:`H^{-1} \leftarrow H^{-1} - H^{-1} X^\top (I + X H^{-1} X^\top)^{-1} X H^{-1}` over rows X (Hassibi &
+    Stork 1993, section 3) with all rows in one step from :math:`H_0^{-1} = I / \alpha`:
+    :math:`H^{-1} = (I - Z^\top Z) / \alpha` with :math:`Z = L^{-1} R` and :math:`L L^\top = \alpha I + R R^\top`. This takes
+    :math:`r b^2 + 2 r^2 b + r^3/3` operations, H summed and inverted by Cholesky :math:`r b^2 + b^3` (products of a matrix
+    with itself count half: one triangle is computed). The fewer are done: one step below about 0.68 b rows.
     """
     R = rows.double()
-    r, b = R.shape[-2:]
-    if r >= b:
-        return _inverted(R.mT @ R, alpha)
-    eye = torch.eye(b, dtype=R.dtype, device=R.device)
-    found = (eye / alpha).expand(*R.shape[:-2], b, b).clone()
-    for X in R.split(batch, -2):
-        right = found @ X.mT  # [..., b, k]
-        core = X @ right
-        core.diagonal(dim1=-2, dim2=-1).add_(1.0)
-        half = torch.linalg.solve_triangular(torch.linalg.cholesky(core), right.mT, upper=False)  # [..., k, b]
-        found -= half.mT @ half
-    return found
+    if _sums(*R.shape[-2:]):
+        return inverted_(_products(R), alpha)
+    core = _products(R.mT)
+    core.diagonal(dim1=-2, dim2=-1).add_(alpha)
+    Z = torch.linalg.solve_triangular(torch.linalg.cholesky(core), R, upper=False)
+    found = _products(Z, -1 / alpha)
+    found.diagonal(dim1=-2, dim2=-1).add_(1 / alpha)
+    return _mirrored_(found)
 
 
-def _inverted(gram: Tensor, alpha: float) -> Tensor:
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_inverse(torch.linalg.cholesky(gram + alpha * eye))
+def inverted_(gram: Tensor, alpha: float) -> Tensor:
+    r"""The inverse of alpha I + ``gram`` [..., b, b], of which only the lower triangle is read: by Cholesky, in its place."""
+    gram.diagonal(dim1=-2, dim2=-1).add_(alpha)
+    factor = gram.mT  # as LAPACK stores it
+    failed = torch.empty(0, dtype=torch.int32, device=gram.device)
+    torch.linalg.cholesky_ex(factor, upper=True, check_errors=True, out=(factor, failed))
+    torch.cholesky_inverse(factor, upper=True, out=factor)
+    return gram
+
+
+def _sums(r: int, b: int) -> bool:
+    """Whether H of r rows and b columns is rather summed and inverted than its inverse taken in one step."""
+    return 2 * r * r * b + r**3 / 3 >= b**3
+
+
+def _products(R: Tensor, scale: float = 1.0) -> Tensor:
+    """The lower triangle of scale R^T R, [..., r, b] -> [..., b, b]; the rest is not to be read."""
+    return _add_products_(R.new_zeros(*R.shape[:-2], R.shape[-1], R.shape[-1]), R, scale)
+
+
+def _add_products_(gram: Tensor, R: Tensor, scale: float = 1.0) -> Tensor:
+    """Add scale R^T R to the lower triangle of ``gram``, a panel of rows at a time up to the diagonal."""
+    into, R = gram.view(-1, *gram.shape[-2:]), R.reshape(-1, *R.shape[-2:])
+    for j in range(0, R.shape[-1], PANEL):
+        k = j + PANEL
+        into[:, j:k, :k].baddbmm_(R[..., j:k].mT, R[..., :k], alpha=scale)
+    return gram
+
+
+def _mirrored_(gram: Tensor) -> Tensor:
+    """Copy the panels below the diagonal above it."""
+    for j in range(PANEL, gram.shape[-1], PANEL):
+        gram[..., :j, j : j + PANEL] = gram[..., j : j + PANEL, :j].mT
+    return gram
 
 
 @dataclass
@@ -52,7 +84,8 @@ class Blocks:
 
     ``index`` [blocks, b]: which entry of the flat parameter vector each row of a block is; -1 where a block is filled up.
     ``rows(slice)`` gives R of some blocks [blocks, r, b] with H = alpha I + R^T R, ``count`` = r; ``gram(slice)``, where it
-    is given, R^T R itself in fewer operations.
+    is given, the lower triangle of R^T R in fewer operations, to be overwritten. A block that is alone keeps its inverse in
+    the place of its products; of many they are kept as far as ``KEEP`` goes.
     """
 
     index: Tensor
@@ -71,7 +104,7 @@ class Blocks:
     def parts(self) -> list[slice]:
         """The blocks in portions whose temporaries stay small."""
         blocks, b = self.index.shape
-        step = max(1, CHUNK // (8 * b * (3 * b if self.gram else self.count + 3 * b)))
+        step = _step(b, 0 if self.gram else self.count)
         return [slice(i, min(i + step, blocks)) for i in range(0, blocks, step)]
 
     def inverse(self, part: slice) -> Tensor:
@@ -79,13 +112,41 @@ class Blocks:
         if part.start in self._kept:
             return self._kept[part.start]
         if self.gram:
-            found = _inverted(self.gram(part), self.alpha)
+            found = inverted_(self.gram(part), self.alpha)
         else:
             assert self.rows is not None
             found = inverse(self.rows(part), self.alpha)
-        if self.bytes <= KEEP:
+        if self.bytes <= KEEP or len(self.index) == 1:
             self._kept[part.start] = found
         return found
+
+
+def _step(b: int, rows: int) -> int:
+    """How many blocks of size b, with so many rows each, are worked on at a time."""
+    return max(1, CHUNK // (8 * b * (rows + 2 * b)))
+
+
+Portion = dict[str, tuple[Tensor, Tensor]]  # layer -> rows [n, l, in (+ 1 for the bias)], weighed slopes [k, n, l, out]
+
+
+class Waiting(Gatherer):
+    """Rows and slopes, kept portion by portion."""
+
+    def __init__(self, wanted: Rows, model: nn.Module):
+        self._kept: list[dict[str, tuple[Tensor, list[Tensor]]]] = []
+
+    def outputs(self, recorder: Recorder, outputs: Tensor, y: Tensor, loss: Loss) -> None:
+        self._kept.append({})
+
+    def inputs(self, recorder: Recorder, name: str, x: Tensor) -> None:
+        layer = recorder.layers[name]
+        self._kept[-1][name] = (F.pad(rows_of(layer, x), (0, int(layer.bias is not None)), value=1.0), [])
+
+    def slope(self, recorder: Recorder, name: str, slope: Tensor, of: int) -> None:
+        self._kept[-1][name][1].append(slopes_of(recorder.layers[name], slope))
+
+    def found(self, seen: int) -> list[Portion]:
+        return [{name: (a, torch.stack(g)) for name, (a, g) in portion.items()} for portion in self._kept]
 
 
 def inverse_hessian(
@@ -95,10 +156,31 @@ def inverse_hessian(
     alpha: float,
     size: int | None = None,
     loss: Loss = CROSS_ENTROPY,
+    fisher: Literal["exact", "empirical"] = "exact",
     alive: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[Blocks], dict[str, int]]:
     r"""The inverse of :math:`H = \alpha I + \frac1n \sum_i X_i^\top A_i X_i`, X the Jacobian of the outputs, A the loss's
-    Hessian there (the Gauss-Newton Hessian; Hassibi & Stork 1993, section 3, for several outputs and any loss).
+    Hessian there (the Gauss-Newton Hessian; Hassibi & Stork 1993, section 3, for several outputs and any loss); with
+    ``fisher="empirical"`` of :math:`H = \alpha I + \frac1n \sum_i g_i g_i^\top`, g a sample's gradient under its given label.
+
+    See :func:`inverse_of` for the rest.
+    """
+    from pruneviz.curvature.sweep import sweep
+
+    wanted = Rows(("labels", 1) if fisher == "empirical" else ("all", 0))
+    portions = sweep(model, batches, (wanted,), loss=loss)[wanted]
+    return inverse_of(model, portions, alpha=alpha, size=size, alive=alive)
+
+
+def inverse_of(
+    model: nn.Module,
+    portions: Sequence[Portion],
+    *,
+    alpha: float,
+    size: int | None = None,
+    alive: Mapping[str, Tensor] | None = None,
+) -> tuple[list[Blocks], dict[str, int]]:
+    """The inverse of alpha I + the matrix whose rows are the statistic :class:`~pruneviz.statistic.Rows` of this network.
 
     Over all weights and biases of Linear and Conv2d layers. ``size`` None: one full matrix. Else blocks of at most that
     many weights within an output's row, the bias in the row's last block. Parameters that ``alive`` says are gone
@@ -112,7 +194,6 @@ def inverse_hessian(
             for kind, parameter in module.named_parameters(prefix, recurse=False):
                 offsets[kind], total = total, total + parameter.numel()
     keep = _flat_keep(model, offsets, total, alive or {})
-    portions = _sweep(model, batches, loss)
     if size is None:
         return [_whole(portions, offsets, keep, alpha)], offsets
     inputs: dict[str, list[Tensor]] = {}
@@ -128,28 +209,6 @@ def inverse_hessian(
     return made, offsets
 
 
-def _sweep(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], loss: Loss
-) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
-    """Portions of samples: layer -> rows [n, l, in (+ 1 for the bias)] and weighed slopes [k, n, l, out]."""
-    with untouched(model), Recorder(model) as recorder:
-        parts = (part for x, y in batches for part in zip(x.split(PORTION), y.split(PORTION), strict=True))
-        for x, y in parts:
-            recorder.clear()
-            outputs = model(x)
-            found: dict[str, list[Tensor]] = {name: [] for name in recorder.outputs}
-            for slope in cotangents(loss, outputs, y, "exact", 1, None):
-                for name, g in recorder.gradients(slope, outputs).items():
-                    found[name].append(g)
-            yield {
-                name: (
-                    F.pad(recorder.rows(name), (0, int(recorder.layers[name].bias is not None)), value=1.0),
-                    torch.stack(gs),
-                )
-                for name, gs in found.items()
-            }
-
-
 def _index(layer: str, a: Tensor, g: Tensor, offsets: Mapping[str, int], keep: Tensor) -> Tensor:
     """Where a layer's weights, and behind each row its bias, stand in the flat vector: [out, in (+ 1)]."""
     weight, bias = (f"{layer}.{kind}" if layer else kind for kind in ("weight", "bias"))
@@ -161,24 +220,35 @@ def _index(layer: str, a: Tensor, g: Tensor, offsets: Mapping[str, int], keep: T
     return torch.cat([index, torch.arange(out, device=keep.device)[:, None] + offsets[bias]], 1)
 
 
-def _whole(
-    portions: Iterable[dict[str, tuple[Tensor, Tensor]]], offsets: Mapping[str, int], keep: Tensor, alpha: float
-) -> Blocks:
+def _whole(portions: Iterable[Portion], offsets: Mapping[str, int], keep: Tensor, alpha: float) -> Blocks:
     """One block of everything. As soon as there are as many rows as columns, only their products are kept."""
     index, n, gram, waiting = torch.empty(0), 0, None, []
-    for portion in portions:
+    for portion in (part for whole in portions for part in _split(whole)):
         index = torch.cat([_index(layer, a, g, offsets, keep).flatten() for layer, (a, g) in portion.items()])
         found = [torch.einsum("knlo,nli->nkoi", g, a).flatten(0, 1).flatten(1) for a, g in portion.values()]
         waiting.append(torch.cat([r.to(keep.device) for r in found], 1).double() * keep[index])
         n += len(next(iter(portion.values()))[0])
         if sum(map(len, waiting)) >= len(index):
-            gram = sum((r.T @ r for r in waiting), start=torch.zeros((), dtype=keep.dtype) if gram is None else gram)
+            gram = keep.new_zeros(len(index), len(index)) if gram is None else gram
+            for r in waiting:
+                _add_products_(gram, r)
             waiting = []
     if gram is None:
         R = torch.cat(waiting) / n**0.5
         return Blocks(index[None], alpha, len(R), lambda _: R[None])
-    H = sum((r.T @ r for r in waiting), start=gram) / n
-    return Blocks(index[None], alpha, len(index), None, lambda _: H[None])
+    for r in waiting:
+        _add_products_(gram, r)
+    H = gram.div_(n)[None]
+    return Blocks(index[None], alpha, len(index), None, lambda _: H)
+
+
+def _split(portion: Portion) -> Iterator[Portion]:
+    """The same samples, few enough that their rows over all parameters stay small."""
+    width = sum(a.shape[2] * g.shape[3] for a, g in portion.values())
+    k, n = next(iter(portion.values()))[1].shape[:2]
+    step = max(1, CHUNK // (8 * k * width))
+    for i in range(0, n, step):
+        yield {layer: (a[i : i + step], g[:, i : i + step]) for layer, (a, g) in portion.items()}
 
 
 def _flat_keep(model: nn.Module, offsets: Mapping[str, int], total: int, alive: Mapping[str, Tensor]) -> Tensor:
@@ -220,13 +290,19 @@ def _rowwise(index: Tensor, a: Tensor, g: Tensor, keep: Tensor, alpha: float, si
         return found * taking_part[part, None]
 
     def gram(part: slice) -> Tensor:
-        found = []
+        found = keep.new_zeros(part.stop - part.start, b, b)
         for piece in range(part.start // out, (part.stop - 1) // out + 1):
-            first, last = max(part.start, piece * out) - piece * out, min(part.stop - piece * out, out)
-            x = inputs[:, piece]
-            products = (x[:, :, None] * x[:, None]).flatten(1)  # [n, b b]: shared by all outputs
-            found.append((strength[:, first:last].T @ products).view(-1, b, b))
-        return torch.cat(found) * taking_part[part, :, None] * taking_part[part, None]
+            first, last = max(part.start, piece * out), min(part.stop, (piece + 1) * out)
+            into = found[first - part.start : last - part.start]
+            weights = strength[:, first - piece * out : last - piece * out]
+            for j in range(0, b, NARROW):
+                k = min(j + NARROW, b)
+                total = keep.new_zeros(last - first, (k - j) * k)
+                for s, x in zip(weights.split(PANEL), inputs[:, piece].split(PANEL), strict=True):
+                    total.addmm_(s.T, (x[:, j:k, None] * x[:, None, :k]).flatten(1))  # one product for all outputs
+                into[:, j:k, :k] = total.view(-1, k - j, k)
+        taken = taking_part[part]
+        return found.mul_(taken[:, :, None]).mul_(taken[:, None])
 
-    small = len(a) >= b and 8 * len(a) * b * b <= CHUNK
-    return Blocks(index, alpha, len(a), single, gram if small else None)
+    shared = _sums(n, b) and min(out, _step(b, 0)) >= SHARERS
+    return Blocks(index, alpha, n, single, gram if shared else None)

@@ -14,13 +14,18 @@ from pruneviz.errors import WorkerError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ASKING = 120.0  # seconds until an answer is given up: importing torch from a cold disk is slow
+ROOM = 1.5e9  # bytes of memory for each worker process beside others
+MOST = 8  # workers on one device: as many as were measured writing to one store
 
 
 def find(device: str | None = None) -> list[dict[str, Any]]:
-    """Every device, or the one asked for: device, name, memory in bytes. Raises WorkerError where it is not there."""
+    """Every device, or the one asked for: device, name, memory in bytes; of the CPU, how many workers have room on it.
+
+    Raises WorkerError where it is not there.
+    """
     if device == "cpu":
-        return [_cpu()]
-    found = [_cpu(), *_ask_torch()]
+        return [cpu()]
+    found = [cpu(), *_ask_torch()]
     if device is None:
         return found
     chosen = [about for about in found if about["device"] == device]
@@ -35,12 +40,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
-def _cpu() -> dict[str, Any]:
+def cpu() -> dict[str, Any]:
+    """The processor, and how many ``workers`` have room on it: one for each core of this process, as memory allows."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not to be had everywhere
         memory = 0
-    return {"device": "cpu", "name": f"{platform.machine()}, {os.cpu_count()} cores", "memory": memory}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(cores, MOST, int(memory / ROOM) if memory else 1))
+    return {
+        "device": "cpu",
+        "name": f"{platform.machine()}, {os.cpu_count()} cores",
+        "memory": memory,
+        "workers": workers,
+    }
 
 
 def _ask_torch() -> list[dict[str, Any]]:
@@ -63,7 +76,7 @@ def _accelerators() -> list[dict[str, Any]]:
         about = torch.cuda.get_device_properties(i)
         found.append({"device": f"cuda:{i}", "name": about.name, "memory": about.total_memory})
     if torch.backends.mps.is_available():
-        found.append({"device": "mps", "name": "Apple GPU", "memory": _cpu()["memory"]})
+        found.append({"device": "mps", "name": "Apple GPU", "memory": cpu()["memory"]})
     return found
 
 

@@ -7,9 +7,10 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruneviz import __version__
 from pruneviz.config import RunConfig
@@ -37,43 +38,88 @@ def record(
     from pruneviz.pipeline import default_device
 
     device = full_name(device or str(default_device()))
-    ids = list(dict.fromkeys(ids))
-    ended: set[str] = set()
-
-    def tell(event: Event) -> None:
-        if isinstance(event, Done | Failed):
-            ended.add(event.run)
-        if on_event is not None:
-            on_event(event)
-
+    follower = Follower(store, ids, on_event)
     try:
         with _heartbeat(store):
-            while unfinished := [row for row in map(store.status, ids) if row["state"] not in ENDED]:
+            while unfinished := follower.unfinished():
                 queued = [row["id"] for row in unfinished if row["state"] == "queued"]
                 if queued:
                     with suppress(StaleAttempt):  # cancelled or lost meanwhile, as the store says; the others go on
-                        carry_out(store, queued, device=device, on_event=tell)
+                        carry_out(store, queued, device=device, on_event=follower.tell)
                     continue
-                for row in unfinished:
-                    tell(Progress(row["id"], row["fraction"], row["stage"], row["message"]))
+                follower.look()
                 time.sleep(POLL)
                 store.reconcile()
     except BaseException:
         mine = set(store.running(os.getpid()))
-        for id_ in ids:
-            if id_ in mine or store.status(id_)["state"] == "queued":
-                store.cancel(id_)
+        for row in follower.unfinished():
+            if row["id"] in mine or row["state"] == "queued":
+                store.cancel(row["id"])
         raise
-    for row in map(store.status, [id_ for id_ in ids if id_ not in ended]):
-        tell(Done(row["id"]) if row["state"] == "succeeded" else Failed(row["id"], row["error"] or row["message"]))
+    follower.look()
+
+
+class Follower:
+    """Tells what happens to runs: what it is handed, and for those of other processes what their rows say."""
+
+    def __init__(self, store: Store, ids: Iterable[str], on_event: Callable[[Event], None] | None):
+        self._store, self._ids, self._on_event = store, list(dict.fromkeys(ids)), on_event
+        self._ended: set[str] = set()  # whose end was told
+        self._warned: Counter[str] = Counter()  # warnings told, or older than this
+        for row in self._rows():
+            self._warned[row["id"]] = len(json.loads(row["warnings"])) * (row["state"] in ENDED)
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+        if isinstance(event, Done | Failed):
+            self._ended.add(event.run)
+        elif isinstance(event, Progress) and event.warning:
+            self._warned[event.run] += 1
+        if self._on_event is not None:
+            self._on_event(event)
+
+    def unfinished(self) -> list[dict[str, Any]]:
+        """The rows of the runs that have not ended."""
+        return [row for row in self._rows() if row["state"] not in ENDED]
+
+    def look(self) -> bool:
+        """Tell progress, new warnings and ends, from the rows; whether any run goes on."""
+        goes_on = False
+        for row in self._rows():
+            if row["id"] not in self._ended:
+                self._follow(row)
+                goes_on |= row["state"] not in ENDED
+        return goes_on
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [self._store.status(id_) for id_ in self._ids]
+
+    def _follow(self, row: dict[str, Any]) -> None:
+        id_, state, warnings = row["id"], row["state"], json.loads(row["warnings"])
+        if state == "queued":
+            return
+        for said in warnings[self._warned[id_] :]:
+            stage, _, message = said.partition(": ")
+            self.tell(Progress(id_, row["fraction"], stage, message, warning=True))
+        self._warned[id_] = len(warnings)  # a new attempt begins with none
+        if state == "running":
+            self.tell(Progress(id_, row["fraction"], row["stage"], row["message"]))
+        else:
+            self.tell(Done(id_) if state == "succeeded" else Failed(id_, row["error"] or row["message"]))
 
 
 def carry_out(
-    store: Store, ids: Sequence[str], *, device: str, on_event: Callable[[Event], None] | None = None
+    store: Store,
+    ids: Sequence[str],
+    *,
+    device: str,
+    on_event: Callable[[Event], None] | None = None,
+    on_begin: Callable[[int], None] | None = None,
 ) -> None:
     """One pass over queued runs: claim each, execute it, record its events; those that are not to be had are left out.
 
-    The runs share data, dense networks and statistics. Raises StaleAttempt where a run was taken away while it went.
+    The runs share data, dense networks and statistics. ``on_begin`` is told, as the first one begins, how many threads it
+    uses. Raises StaleAttempt where a run was taken away while it went.
     """
     import torch
 
@@ -109,6 +155,9 @@ def carry_out(
         wanted=claim,
     )
     for event in events:
+        if on_begin is not None:
+            on_begin(torch.get_num_threads())
+            on_begin = None
         report(event)
 
 

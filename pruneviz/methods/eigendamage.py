@@ -36,6 +36,7 @@ class EigenDamage(KroneckerMethod):
         starts=Start.TRAINED,
         unit=Unit.EIGENBASIS,
         predicts=True,
+        schema=2,  # labels are drawn by the seed alone
         paper=replace(WANG, section="section 4"),
         steps=(
             "Train the network.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -11,12 +11,12 @@ from pydantic import Field
 from pruneviz.citation import Paper
 from pruneviz.errors import Unsuitable
 from pruneviz.methods.base import Card, Method, Start
+from pruneviz.statistic import HessianGradient
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
-    from pruneviz.loss import Loss
     from pruneviz.masks import Mask
     from pruneviz.task import Batch
 
@@ -88,49 +88,39 @@ class Grasp(Method):
         parts = every.split(len(every) if self.bn_mode == "train" else 100)
         return [(x[part], y[part]) for part in parts]
 
+    def needs(self):
+        plain = self.split == "none" and not self.reinit_classifier
+        return (self._product,) if plain else ()
+
+    @property
+    def _product(self):
+        return HessianGradient(self.temperature, self.bn_mode, checked=True)
+
     def score(self, model, task, mask):
-        from pruneviz.curvature.gradients import mean_gradient
-        from pruneviz.curvature.hvp import differentiable, hessian_vector_product
         from pruneviz.masks import Scores
 
         if self.reinit_classifier:
             model = _redrawn(model, mask, task.generator)
-        loss = _tempered(task.loss, self.temperature)
+        params = dict(model.named_parameters())
+        with _repeatable(task.generator):
+            if self.needs() and all(bool(keep.all()) for keep in mask.values()):
+                product = task.statistic(model, self._product)
+            else:
+                product = self._masked(model, task, mask)
+        # halves are added, not averaged: twice the gradient, twice the Hessian
+        times = 4 if self.split == "by-class" else 1
+        return Scores.of_weights({name: times * params[name].detach() * product[name] for name in mask})
+
+    def _masked(self, model, task, mask):
+        """The same product over what the mask keeps, or on halves of the samples."""
+        from pruneviz.curvature.hvp import hessian_gradient
+        from pruneviz.loss import tempered
+
         batches = list(task.batches())
         if self.split == "by-class":
             batches = _halves(batches)
-        with _repeatable(task.generator), differentiable(model):
-            gradient = mean_gradient(model, batches, loss, mode=self.bn_mode)
-            product = hessian_vector_product(
-                model,
-                batches,
-                loss,
-                {name: gradient[name] for name in mask},
-                mode=self.bn_mode,
-                within=mask,
-                checked=True,
-            )
-        # halves are added, not averaged: twice the gradient, twice the Hessian
-        times = 4 if self.split == "by-class" else 1
-        params = dict(model.named_parameters())
-        return Scores.of_weights({name: times * params[name].detach() * product[name] for name in mask})
-
-
-def _tempered(loss: Loss, temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Cross-entropy of the logits over the temperature; a single output p is a probability of logit log(p / (1 - p))."""
-    import torch
-
-    from pruneviz.loss import CROSS_ENTROPY
-
-    def tempered(outputs: Tensor, y: Tensor) -> Tensor:
-        if outputs.shape[1] > 1:
-            return loss(outputs / temperature, y)
-        if bool(((outputs < 0) | (outputs > 1)).any()):
-            return loss(outputs, y)  # raises, with the mend
-        logits = torch.logit(outputs, eps=torch.finfo(outputs.dtype).eps)
-        return loss(torch.sigmoid(logits / temperature), y)
-
-    return tempered if loss.key == CROSS_ENTROPY.key else loss
+        loss = tempered(task.loss, self.temperature)
+        return hessian_gradient(model, batches, loss, names=list(mask), mode=self.bn_mode, within=mask, checked=True)
 
 
 def _halves(batches: list[Batch]) -> list[Batch]:

@@ -30,6 +30,7 @@ class KronObd(FilterMethod, KroneckerMethod):
         starts=Start.TRAINED,
         unit=Unit.FILTER,
         predicts=True,
+        schema=2,  # labels are drawn by the seed alone
         paper=replace(WANG, section="sections 3.1 and 4, Kron-OBD"),
         steps=(
             "Train the network.",

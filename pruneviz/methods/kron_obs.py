@@ -47,6 +47,7 @@ class KronObs(FilterMethod, KroneckerMethod):
         starts=Start.TRAINED,
         unit=Unit.FILTER,
         predicts=True,
+        schema=2,  # labels are drawn by the seed alone
         paper=replace(WANG, section="sections 3.2 and 4, Kron-OBS"),
         steps=(
             "Train the network.",

@@ -29,6 +29,7 @@ class Obd(Method):
         starts=Start.TRAINED,
         rounds=5,
         predicts=True,
+        schema=2,  # labels are drawn by the seed alone
         paper=Paper(
             "lecun1990optimal",
             "Yann LeCun, John S. Denker, Sara A. Solla",

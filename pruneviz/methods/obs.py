@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from pruneviz.citation import Paper
 from pruneviz.errors import Unsuitable
 from pruneviz.methods.base import CURVATURE_SAMPLES, Card, Method, Start, drawn
+from pruneviz.statistic import Rows
 
 ORDER = 50
 LARGEST = 20_000  # rows of an inverse: 3.2 GB in float64
@@ -74,19 +75,23 @@ class Obs(Method):
             )
         return value
 
+    def needs(self):
+        return (Rows(),)
+
     def draw(self, train, generator):
         return drawn(train, CURVATURE_SAMPLES, generator)
 
     def score(self, model, task, mask):
-        from pruneviz.curvature.woodbury import inverse_hessian
+        from dataclasses import replace
+
+        from pruneviz.curvature.woodbury import inverse_of
         from pruneviz.loss import LOSSES
         from pruneviz.masks import Scores
         from pruneviz.surgery import Surgery
 
         size = self._size(model)
-        blocks, offsets = inverse_hessian(
-            model, task.batches(), alpha=self.alpha, size=size, loss=LOSSES[self.loss], alive=mask
-        )
+        rows = replace(task, loss=LOSSES[self.loss]).statistic(model, Rows())
+        blocks, offsets = inverse_of(model, rows, alpha=self.alpha, size=size, alive=mask)
         params = dict(model.named_parameters())
         surgery = Surgery(blocks, offsets, params, mask)
         found = surgery.saliencies()

@@ -16,7 +16,8 @@ def epochs(config: RunConfig) -> int:
 
 
 def estimate(store: Store, configs: Sequence[RunConfig], devices: Sequence[dict[str, Any]]) -> str:
-    """Where the runs will go and for how long, by the median time an epoch took in earlier runs on the same network."""
+    """Where the runs will go and for how long, by the median time an epoch took in earlier runs on the same network
+    and how many of them went on beside each other."""
     where = (
         ", ".join(f"{d['device']} ({d['name']})" if d.get("name") else d["device"] for d in devices)
         or "a worker that is starting"
@@ -31,16 +32,23 @@ def estimate(store: Store, configs: Sequence[RunConfig], devices: Sequence[dict[
         & (table["state"] == "succeeded")
     ]
     here = same[same["source"] == "store"]
-    measured = [
-        (row["finished"] - row["started"]) / max(1, epochs(store.run(row["id"]).config))
-        for row in (here if len(here) else same).head(20).to_dict("records")
-        if row["started"] and row["finished"]
-    ]
+    rows = [r for r in (here if len(here) else same).head(20).to_dict("records") if r["started"] and r["finished"]]
+    measured = [(r["finished"] - r["started"]) / max(1, epochs(store.run(r["id"]).config)) for r in rows]
     said = f"{len(configs)} runs, {total:,} epochs in all, on {where}."
     if not measured:
         return f"{said} No run on this network and data was measured yet, so its time is not known."
     known = "measured here" if len(here) else "measured where the samples were made"
-    return f"{said} About {_words(median(measured) * total)} ({known})."
+    at_once = min(_at_once([(r["started"], r["finished"]) for r in rows]), len(configs))
+    return f"{said} About {_words(median(measured) * total / at_once)} ({known})."
+
+
+def _at_once(spans: Sequence[tuple[float, float]]) -> float:
+    """How many runs went on beside each other, on average over the time when any did."""
+    covered, end = 0.0, 0.0
+    for start, stop in sorted(spans):
+        covered += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return sum(stop - start for start, stop in spans) / covered if covered else 1.0
 
 
 def _words(seconds: float) -> str:
