@@ -65,7 +65,7 @@ def test_neither_batches_nor_portions_change_a_statistic(network):
 
 def test_a_small_limit_means_many_portions_and_each_can_be_the_last(network):
     x, y = samples(network, 80)
-    assert list(passing(network, [(x, y)], (Gradient(),))) == [80]
+    assert list(passing(network, [(x, y)], (Gradient(), InputNorms()))) == [80]
     steps = passing(network, [(x, y)], (Gradient(), Diagonal()), limit=1)
     assert [next(steps) for _ in range(3)] == [1, 2, 3]
     before = {name: p.clone() for name, p in network.state_dict().items()}
@@ -132,6 +132,22 @@ def test_an_input_that_is_overwritten_is_refused(mlp):
 
     with pytest.raises(UnsupportedLayer, match="input of layer 'second' was overwritten"):
         sweep(Overwrites().double(), [samples(mlp)], (Kronecker(),))
+
+
+def test_a_gradient_alone_asks_nothing_of_the_network(mlp):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.layer(x))
+
+    x, y = samples(mlp)
+    model = Twice().double()
+    assert agree(sweep(model, [(x, y)], (Gradient(),))[Gradient()], mean_gradient(model, [(x, y)], CROSS_ENTROPY))
+    with pytest.raises(UnsupportedLayer, match="used twice"):
+        sweep(model, [(x, y)], (Gradient(), Kronecker()))
 
 
 def test_input_norms_are_the_diagonal_of_a(network):

@@ -68,13 +68,13 @@ def passing(
     given labels', drawn labels', all of the loss's curvature). ``limit``: bytes of activations and slopes beside what is
     kept; larger batches go through in portions, which changes nothing but last digits. Labels are drawn from the
     generator's seed, whatever else was drawn from it: the same alone as with other statistics. In evaluation mode;
-    gradients in training mode, products with the Hessian over several batches and Jacobians take passes of their own.
+    gradients alone or in training mode, products with the Hessian over several batches and Jacobians take passes of their own.
     """
     batches = list(batches)
     shared = {s: GATHERERS[type(s)](s, model) for s in wanted if type(s) in GATHERERS and _joins(s, len(batches))}
-    plain = [s for s in wanted if isinstance(s, Gradient) and (s.mode == "eval" or _modeless(model))]
     found: dict[Statistic, Any] = {}
-    if shared or plain:
+    if shared:
+        plain = [s for s in wanted if isinstance(s, Gradient) and (s.mode == "eval" or _modeless(model))]
         gradient = yield from _together(model, batches, shared, bool(plain), loss, generator, limit)
         seen = sum(len(x) for x, _ in batches)
         made = {s: gatherer.found(seen) for s, gatherer in shared.items()} | dict.fromkeys(plain, gradient)
