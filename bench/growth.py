@@ -92,35 +92,33 @@ def draw(rows: list[dict], path: Path) -> None:
     from plotly.subplots import make_subplots
 
     colours = dict(zip(QUANTITIES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
-    figure = make_subplots(
-        2, 2, subplot_titles=[f"{axis} (others: {_rest(axis)})" for axis in VALUES], vertical_spacing=0.16
-    )
+    titles = [f"{axis.capitalize()} ({_rest(axis)})" for axis in VALUES]
+    figure = make_subplots(2, 2, subplot_titles=titles, vertical_spacing=0.14, horizontal_spacing=0.08)
     for i, axis in enumerate(VALUES):
+        at = {"row": i // 2 + 1, "col": i % 2 + 1}
         for quantity in QUANTITIES:
             own = [r for r in rows if r["axis"] == axis and r["quantity"] == quantity]
-            for place, mode, name in (
-                ("ratio", "lines", quantity),
-                ("floor", "markers", f"{quantity}: multiplications"),
-            ):
-                figure.add_trace(
-                    go.Scatter(
-                        x=[r["value"] for r in own], y=[r[place] for r in own], mode=mode, name=name, legendgroup=name,
-                        line_color=colours[quantity], marker={"color": colours[quantity], "symbol": "circle-open", "size": 9},
-                        showlegend=i == 0,
-                    ),
-                    i // 2 + 1, i % 2 + 1,
-                )  # fmt: skip
-        figure.update_xaxes(type="log", tickvals=VALUES[axis], row=i // 2 + 1, col=i % 2 + 1)
-    figure.update_yaxes(type="log", dtick="D1", title="forward + backward passes")
+            x, style = [r["value"] for r in own], {"color": colours[quantity]}
+            y = [r["ratio"] for r in own]
+            figure.add_trace(go.Scatter(x=x, y=y, mode="lines", name=quantity, line=style, showlegend=not i), **at)
+            circles = {**style, "symbol": "circle-open", "size": 9}
+            y = [r["floor"] for r in own]
+            figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=circles, showlegend=False), **at)
+        figure.update_xaxes(type="log", tickvals=VALUES[axis], **at)
+    grey = {"color": "#777", "symbol": "circle-open", "size": 9}
+    figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=grey, name="multiplications alone"))
+    figure.update_yaxes(type="log", tickvals=[1, 2, 5, 10, 20, 50, 100])
+    figure.update_yaxes(title="forward + backward passes", col=1)
     figure.update_layout(
-        template="plotly_white", width=1180, height=760, legend={"orientation": "h", "y": -0.08}, font_size=13
-    )
+        template="plotly_white", width=1180, height=720, font_size=13, margin={"t": 40, "r": 20, "b": 20, "l": 70},
+        legend={"orientation": "h", "y": -0.07, "x": 0.5, "xanchor": "center"},
+    )  # fmt: skip
     with sync_playwright() as started:
         chromium = "/usr/bin/chromium"
         browser = started.chromium.launch(
             executable_path=chromium if Path(chromium).exists() else None, args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport={"width": 1200, "height": 780})
+        page = browser.new_page(viewport={"width": 1200, "height": 740})
         page.set_content(figure.to_html(include_plotlyjs=True))
         page.locator(".scatterlayer").first.wait_for()
         page.screenshot(path=str(path))
