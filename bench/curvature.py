@@ -188,8 +188,9 @@ def in_one_sweep(name: str, device: torch.device) -> dict:
         runs[label] = lambda statistic=statistic: sweep(model, [(x, y)], (statistic,))
     found = turns(runs, device)
     unit, together = found.pop("plain"), found.pop("one sweep")
-    # six of the nine read curvature or gradients; SNIP and isometry read the same gradient, and would take it twice
-    methods = sum(found.values()) + found["SNIP, isometry: gradient"]
+    # the same quantity is asked for by several: SNIP and isometry the gradient, three methods the factors
+    gradient, factors = (found[label] for label in list(wanted)[:3:2])
+    methods = sum(found.values()) + gradient + 2 * factors
     row = {
         "network": name,
         "one_sweep": round(together / unit, 2),

@@ -23,15 +23,14 @@ from typing import Any
 from measure import ROOT, record
 
 from pruneviz import dense, pipeline, probes
-from pruneviz.comparison import plan, report
+from pruneviz.comparison import NINE, nine, report
 from pruneviz.config import RunConfig
 from pruneviz.jobs import devices, recording
 from pruneviz.jobs.local import LocalBackend, ensure_supervisor
 from pruneviz.store import ENDED, Store
 
-METHODS = ("magnitude", "l1-filters", "lottery-ticket", "obd", "obs", "eigendamage", "snip", "grasp", "isometry")
-SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 REPEATS = 3
+SPARSITIES = nine().configs[0].sparsities
 CHOOSING = 3.0  # seconds from the server's start to the click
 OTHER = "other"
 # what is timed: where it is looked up, its name, under which heading
@@ -57,7 +56,7 @@ PARTS = (
 
 def configs() -> tuple[RunConfig, ...]:
     """The nine runs."""
-    return plan(METHODS, dataset="digits", model="digits-cnn", sparsities=SPARSITIES).configs
+    return nine().configs
 
 
 def watch(store: Store, ids: list[str], asked: float) -> dict[str, float]:
@@ -109,7 +108,7 @@ def by_the_command(folder: Path) -> dict[str, float]:
         "--store",
         str(folder),
     ]
-    command += ["--methods", ",".join(METHODS), "--sparsity", ",".join(map(str, SPARSITIES)), "--device", "cpu"]
+    command += ["--methods", ",".join(NINE), "--sparsity", ",".join(map(str, SPARSITIES)), "--device", "cpu"]
     asked = time.time()
     process = Popen(command, cwd=ROOT, stdout=DEVNULL, stderr=DEVNULL)
     try:

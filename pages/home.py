@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from pruneviz.comparison import nine
 from pruneviz.figures import base
 from pruneviz.methods import METHODS
 from pruneviz.ui import live, pick
@@ -14,16 +15,22 @@ st.markdown(
     "weights to lose. PruneViz runs the methods of the best-known papers on your machine and shows, side by side, how each "
     "one scores the weights, what it does to the network, and what is left of the accuracy."
 )
-run, compare, methods = st.columns(3)
-run.page_link("pages/run.py", label="**Run** a method yourself", icon=":material/play_circle:", width="stretch")
-compare.page_link(
-    "pages/compare.py", label="**Compare** methods side by side", icon=":material/view_column:", width="stretch"
-)
-methods.page_link(
-    "pages/methods.py", label="**Read** how each method works", icon=":material/menu_book:", width="stretch"
-)
-
 store = open_store()
+every, run, compare, methods = st.columns(4, vertical_alignment="center")
+asked = every.button(
+    "Run all nine on digits",
+    type="primary",
+    icon=":material/rocket_launch:",
+    width="stretch",
+    disabled=store.readonly,
+    help="One method of each paper, a small network, six sparsities: about a minute. You watch the curves fill in.",
+)
+run.page_link("pages/run.py", label="**Run** a method yourself", icon=":material/play_circle:", width="stretch")
+compare.page_link("pages/compare.py", label="**Compare** side by side", icon=":material/view_column:", width="stretch")
+methods.page_link("pages/methods.py", label="**Read** how each works", icon=":material/menu_book:", width="stretch")
+if asked:
+    st.switch_page("pages/run.py", query_params={"watch": ",".join(store.queue(nine().configs))})
+
 table = store.runs()
 finished = table[table["state"] == "succeeded"]
 samples = finished[finished["source"] == "samples"]

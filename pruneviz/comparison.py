@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pruneviz.store import Store
 
 Row = dict[str, Any]
+NINE = ("magnitude", "l1-filters", "lottery-ticket", "obd", "obs", "eigendamage", "snip", "grasp", "isometry")
 AGAIN = ("reached", "parameters", "flops")  # recorded after pruning and once more after training
 
 
@@ -27,6 +28,11 @@ class Plan:
 
     configs: tuple[RunConfig, ...]
     skipped: tuple[Row, ...]
+
+
+def nine() -> Plan:
+    """A method of each of the nine papers, at six sparsities of the small CNN on digits: a minute of two cores."""
+    return plan(NINE, dataset="digits", model="digits-cnn", sparsities=(0.5, 0.7, 0.8, 0.9, 0.95, 0.98))
 
 
 def plan(

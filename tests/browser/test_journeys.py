@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from served import serve
 
+from pruneviz.comparison import NINE
+
 pytestmark = pytest.mark.browser
 PANELS = ("saliency", "spectra", "jacobians", "curve")
 PAGES = ("", "run", "compare", "saliency", "spectra", "jacobians", "curves", "methods", "papers", "runs")
@@ -113,6 +115,23 @@ def test_the_main_job_from_an_empty_store(visit):
     other.page.goto(link)
     other.settle()
     assert panels(other) == drawn
+
+
+def test_one_click_on_the_home_page_runs_a_method_of_each_paper(chromium, tmp_path):
+    fresh = serve(tmp_path / "store")
+    try:
+        page = chromium.new_context().new_page()
+        page.goto(fresh.url)
+        page.get_by_role("button", name="Run all nine on digits").click(timeout=30_000)
+        page.wait_for_url(re.compile("run.*watch="), timeout=15_000)
+        ids = parse_qs(urlsplit(page.url).query)["watch"][0].split(",")
+        assert [id_.split("-digits-cnn")[0] for id_ in ids] == list(NINE)
+        page.get_by_text("of 9 runs finished").wait_for(timeout=20_000)
+        page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for(timeout=60_000)  # the first point
+        assert not page.get_by_test_id("stException").count()
+        page.context.close()
+    finally:
+        fresh.stop()
 
 
 def test_moving_the_sparsity_changes_every_view_and_the_link_restores_it(visit):
