@@ -1,7 +1,6 @@
 """The libraries that compute one of our quantities best, each as a function of no arguments, in our conventions.
 
-``pip install curvlinops-for-pytorch backpack-for-pytorch nngeometry asdfghjkl``; one that is not installed, or that refuses
-a network, is left out with the reason.
+``pip install -r bench/requirements.txt``; one that is not installed, or that refuses a network, is left out with the reason.
 """
 
 from __future__ import annotations
