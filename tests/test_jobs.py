@@ -405,7 +405,7 @@ def test_runs_of_one_thread_go_on_beside_each_other_and_one_that_is_cancelled_or
 
 
 def test_numbers_do_not_depend_on_who_goes_on_beside_whom(store, context, tmp_path):
-    configs = [config(2, seed=12, method=method) for method in ("magnitude", "snip", "random")]
+    configs = [config(60, seed=12, method=method) for method in ("magnitude", "snip", "random")]
     ids = store.queue(configs)
     with crew(store, context, most=3) as (_, go_on_until):
         go_on_until(lambda: all(state(store, id_) == "succeeded" for id_ in ids))
