@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruneviz.curvature.hvp import wide
 from pruneviz.curvature.layers import Gatherer, Recorder
 from pruneviz.curvature.products import gram, groups_of, inputs_gram, rows_of, slopes_gram
 from pruneviz.errors import InvalidSetting
@@ -49,9 +50,9 @@ class KroneckerFactors:
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Of A and of S, ascending, clamped at 0, in float64 where the device has it: [in], [out], with groups [g, ...]."""
         found = []
-        for matrix in (self._A if self.rows is None else gram(_wide(self.rows).mT), self.S):
+        for matrix in (self._A if self.rows is None else gram(self.rows.to(wide(self.rows.device)).mT), self.S):
             assert matrix is not None
-            found.append(torch.linalg.eigvalsh(_wide(matrix)).clamp(min=0))
+            found.append(torch.linalg.eigvalsh(matrix.to(wide(matrix.device))).clamp(min=0))
         if self.rows is not None:
             found[0] = F.pad(found[0], (self.rows.shape[1] - len(self.rows), 0))
         return found[0], found[1]
@@ -66,11 +67,6 @@ class KroneckerFactors:
         if A.dim() == 2:
             return torch.kron(self.S, A)
         return torch.block_diag(*(torch.kron(s, a) for s, a in zip(self.S, A, strict=True)))
-
-
-def _wide(matrix: Tensor) -> Tensor:
-    """In float64, but on a device that has none."""
-    return matrix if matrix.device.type == "mps" else matrix.double()
 
 
 def inverted(matrix: Tensor, damping: float) -> Tensor:
@@ -92,8 +88,7 @@ def inverted(matrix: Tensor, damping: float) -> Tensor:
 
 def spectral(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """(eigenvalues, eigenvectors), ascending, clamped at 0; in float64 up to 2,048 rows where the device has it."""
-    exact = matrix.shape[-1] <= EXACT and matrix.device.type != "mps"
-    values, vectors = torch.linalg.eigh(matrix.double() if exact else matrix)
+    values, vectors = torch.linalg.eigh(matrix.to(wide(matrix.device)) if matrix.shape[-1] <= EXACT else matrix)
     return values.clamp(min=0).to(matrix.dtype), vectors.to(matrix.dtype)
 
 
@@ -105,7 +100,7 @@ def spectral_of_rows(rows: Tensor, *, complete: bool = True) -> tuple[Tensor, Te
     ``complete`` adds the directions that no row has. Ascending, clamped at 0: [n], [n, n], or [r], [n, r].
     """
     r, n = rows.shape
-    R = _wide(rows) if r <= EXACT else rows
+    R = rows.to(wide(rows.device)) if r <= EXACT else rows
     values, vectors = spectral(gram(R.mT))  # [r], [r, r]
     V = R.mT @ vectors  # [n, r], of lengths sqrt(values)
     if not complete and bool(values[0] > SURE * torch.finfo(R.dtype).eps * values[-1]):

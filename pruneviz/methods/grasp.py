@@ -89,12 +89,9 @@ class Grasp(Method):
         return [(x[part], y[part]) for part in parts]
 
     def needs(self):
-        plain = self.split == "none" and not self.reinit_classifier
-        return (self._product,) if plain else ()
-
-    @property
-    def _product(self):
-        return HessianGradient(self.temperature, self.bn_mode, checked=True)
+        # dropout, in training mode, is drawn within score
+        plain = self.split == "none" and not self.reinit_classifier and self.bn_mode == "eval"
+        return (HessianGradient(self.temperature, checked=True),) if plain else ()
 
     def score(self, model, task, mask):
         from pruneviz.masks import Scores
@@ -102,10 +99,10 @@ class Grasp(Method):
         if self.reinit_classifier:
             model = _redrawn(model, mask, task.generator)
         params = dict(model.named_parameters())
-        with _repeatable(task.generator):
-            if self.needs() and all(bool(keep.all()) for keep in mask.values()):
-                product = task.statistic(model, self._product)
-            else:
+        if self.needs() and all(bool(keep.all()) for keep in mask.values()):
+            product = task.statistic(model, *self.needs())
+        else:
+            with _repeatable(task.generator):
                 product = self._masked(model, task, mask)
         # halves are added, not averaged: twice the gradient, twice the Hessian
         times = 4 if self.split == "by-class" else 1
