@@ -14,7 +14,7 @@ from pruneviz import figures
 from pruneviz.config import RunConfig
 from pruneviz.figures import FIGURES, base, saliency, spectra
 from pruneviz.figures.change import spearman
-from pruneviz.figures.compare import payload
+from pruneviz.figures.grid import payload
 from pruneviz.figures.jacobians import END, MARKS
 from pruneviz.figures.saliency import cut, folded, place, score_at
 from pruneviz.figures.spectra import condition, effective_rank, product, summary

@@ -5,45 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from pruneviz.figures import grid
 from pruneviz.figures.base import MAX_RUNS, SPARSITY, module, too_many
-from pruneviz.figures.compare import payload
 from pruneviz.ui.card import state
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
 
-def _read(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-_HTML = """
-<div class="grid">
-  <div class="controls">
-    <div class="sparsity">
-      <div class="top"><label for="pv-sparsity">Sparsity</label><output class="value" for="pv-sparsity"></output></div>
-      <input class="slider" id="pv-sparsity" type="range" min="0" max="0" step="1">
-      <div class="stops" aria-hidden="true"></div>
-    </div>
-    <div class="layer"><label for="pv-layer">Layer</label><select class="menu" id="pv-layer"></select></div>
-  </div>
-  <div class="scroll" tabindex="0" role="region" aria-label="Runs side by side, may scroll sideways">
-    <div class="cells"></div>
-  </div>
-  <div class="tip" hidden></div>
-</div>
-"""
-_component = st.components.v2.component(
-    "pruneviz_compare_grid",
-    html=_HTML,
-    css=_read("compare_grid.css"),
-    js=_read("compare_grid_views.js") + _read("compare_grid.js"),
-)
+_component = st.components.v2.component("pruneviz_compare_grid", html=grid.HTML, css=grid.CSS, js=grid.JS)
 
 
 def compare_grid(
@@ -89,5 +63,5 @@ def _first(sent: dict[str, Any], sparsity: float | None, layer: str | None) -> t
 @st.cache_data(max_entries=50, show_spinner=False)
 def _payload(states: tuple[tuple[str, str], ...], _runs: list[Run]) -> dict[str, Any]:
     """The grid's data with a digest, so that the browser knows when it is the same."""
-    found = payload(_runs)
+    found = grid.payload(_runs)
     return {"id": hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16], **found}

@@ -1,5 +1,5 @@
 // Two to six runs side by side, drawn here from data that is sent once: slider and layer menu never wait for Python.
-// compare_grid_views.js comes before this in one module.
+// views.js comes before this in one module.
 
 // A browser's time goes into parsing and layout: what is the same as before stays.
 function paint(element, markup) {

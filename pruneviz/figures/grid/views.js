@@ -1,4 +1,4 @@
-// Drawing for the Compare grid: scales, axes and four views as SVG markup. compare_grid.js follows in the same module.
+// Drawing for the Compare grid: scales, axes and four views as SVG markup. grid.js follows in the same module.
 
 const esc = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`)
 const edge = (bins, i) => bins.range[0] + i * bins.step
