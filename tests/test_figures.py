@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from handmasks import with_masks
 
 from pruneviz import figures
 from pruneviz.config import RunConfig
@@ -152,7 +153,9 @@ def four() -> list[Any]:
 
 
 def suited(key: str, runs: list[Any]) -> list[Any]:
-    """The runs, or for the figure that compares repairs, each with its three repairs."""
+    """The runs, for figures of masks with masks, and for the figure that compares repairs each with its three repairs."""
+    if key in ("agreement", "first", "inputs"):
+        return [with_masks(made) for made in (runs if len(runs) > 1 else [*runs, run("obd")])]
     if key != "repair":
         return runs
     return [each for made in runs for each in repairs(made.config.method, seed=made.config.seed)]
