@@ -39,8 +39,8 @@ NOTHING = "Choose a run on images that recorded its masks."
 def data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
     """One row a weight of the first units: ``value`` at ``channel``, ``row``, ``column`` (from 0) of ``unit`` (from 1).
 
-    ``when``: "before", once for each network, and "after" training again, for each run: six panels at most, those after it first. ``removed``: 0 there,
-    though not before. Directions have no removed weights.
+    ``when``: "before", once for each network, and "after" training again, for each run; those after it first, six panels at
+    most. ``removed``: 0 there, though not before. Directions have no removed weights.
     """
     runs, names = list(runs), base.labels(runs)
     first: list[np.ndarray] = []
