@@ -77,7 +77,7 @@ seed_text = right.text_input(
     help="The seed decides the initial weights and every draw.",
 )
 
-with st.expander("Training budget, and departures from the papers"):
+with st.expander("Training budget, and departures from the papers", key="more"):
     chosen = forms.settings(data)
     params = {}
     for key in methods:
