@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruneviz import probes
 from pruneviz.config import RunConfig, Stage, Training
-from pruneviz.cost import BATCHES, Cost, cost, latencies
+from pruneviz.cost import cost
 from pruneviz.curvature.sweep import Statistics
 from pruneviz.datasets import DATASETS, load
 from pruneviz.datasets.base import Splits
 from pruneviz.dense import Dense, DenseCache, State, state_of
 from pruneviz.errors import PrunevizError, Unreachable
-from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
+from pruneviz.events import Done, Event, Failed, Progress, Weights
 from pruneviz.initialisation import initialise_
 from pruneviz.loss import LOSSES
-from pruneviz.masks import Mask, Scores, broken_at
+from pruneviz.masks import Mask, Scores
+from pruneviz.measurements import Measurements
 from pruneviz.methods import method_class
-from pruneviz.methods.base import Method, Start, Survivors, Unit
+from pruneviz.methods.base import Method, Start, Survivors
 from pruneviz.models import MODELS, build
-from pruneviz.pruning import controlled, threshold, write_
-from pruneviz.removal import smaller
+from pruneviz.packing import packed, restore_
+from pruneviz.pruning import controlled, write_
 from pruneviz.repair import repaired
-from pruneviz.rotation import Directions, plain
-from pruneviz.statistic import Kronecker
 from pruneviz.task import Task, generator_for
-from pruneviz.training import Epoch, evaluate, fit
+from pruneviz.training import Epoch, fit
 
 # Floating-point operations a training step below which one CPU thread is faster than two that sleep while they wait
 ONE_THREAD = 600_000_000
@@ -132,7 +130,6 @@ class _Run:
         stages = len(config.stages)
         self.total = max(1, config.train.epochs + stages * config.after_pruning.epochs)
         self.spent = 0.0
-        self.paid: dict[float, Cost] = {}
 
     def events(self) -> Iterator[Event]:
         config = self.config
@@ -144,23 +141,25 @@ class _Run:
         dense = yield from self.dense()
         base = dense.trained if config.start is Start.TRAINED else dense.initial
         model = self.model(dense.trained)
-        yield from self.measure(model, 0.0, "dense")
-        yield from self.cost_of(model, None, 0.0, "dense")
-        yield self.metric(0.0, "dense", "", "epochs", config.train.epochs)
+        self.measured = measured = Measurements(
+            config, self.method, self.data, self.loss, self.shared.device, self.shared.statistics, model, self.say
+        )
+        yield from measured.measure(model, 0.0, "dense")
+        yield from measured.cost_of(model, None, 0.0, "dense")
+        yield measured.metric(0.0, "dense", "", "epochs", config.train.epochs)
 
         model = self.model(base)
         task = self.task(dense, "score")
         model = self.method.prepare(model, task)
         base = state_of(model)
-        yield from self.probe(model, "start")
+        yield from measured.probe(model, "start")
         mask = self.method.full(model, task)
-        self.dense_network = self.model(dense.trained)
         if mask.layout is not None:
-            yield from self.structure(model, mask, task)
+            yield from measured.structure(model, mask, task)
         if "change" in config.probes:
             yield self.say("dense", "measuring what single removals really cost")
             generator = generator_for(config.seed, "change")
-            yield self.arrays("change-start", *probes.change(self.method, model, task, mask, generator))
+            yield measured.arrays("change-start", *probes.change(self.method, model, task, mask, generator))
         full, scores = mask, None
         for stage in config.stages:
             if stage.name in self.resume.stages:
@@ -182,15 +181,18 @@ class _Run:
                 yield from self.gather(model, task, stage)
                 scores = self.scores(model, task, mask)
             if "masks" in config.probes and stage == config.stages[0]:
-                yield self.arrays("masks-start", *probes.ranked(model, scores, mask, self.data.train[0][:1]))
+                yield measured.arrays("masks-start", *probes.ranked(model, scores, mask, self.data.train[0][:1]))
             try:
                 before, mask = mask, (yield from self.prune(model, task, scores, mask, stage))
             except Unreachable as beyond:
                 yield replace(self.say(stage.name, str(beyond)), warning=True)
                 if stage.requested:
-                    yield self.metric(stage.target, "pruned", "", "most", beyond.most)
+                    yield measured.metric(stage.target, "pruned", "", "most", beyond.most)
                 continue
-            yield from self.pruned(model, stage, scores, before, mask)
+            yield self.say(stage.name, f"pruned to {mask.sparsity:.4g}")
+            yield from measured.collapse(model, stage, mask)
+            if stage.requested:
+                yield from measured.pruned(model, stage.target, scores, before, mask)
             yield from self.trained_again(model, stage, dense, mask)
         yield Done(self.id)
 
@@ -256,31 +258,12 @@ class _Run:
         chosen.apply_(model)
         again = self.config.repair if self.config.survivors is Survivors.RETAIN else "none"
         if (moved or again != "none") and stage.requested:
-            yield from self.measure(model, stage.target, "zeroed")
-            yield from self.probe(model, f"zeroed-{stage.target:g}", spectra=False)
+            yield from self.measured.measure(model, stage.target, "zeroed")
+            yield from self.measured.probe(model, f"zeroed-{stage.target:g}", spectra=False)
         write_(model, moved)
         chosen.apply_(model)
         write_(model, repaired(again, model, chosen))
         return chosen
-
-    def pruned(self, model: nn.Module, stage: Stage, scores: Scores, before: Mask, mask: Mask) -> Iterator[Event]:
-        """What is measured right after pruning, before any training."""
-        yield self.say(stage.name, f"pruned to {mask.sparsity:.4g}")
-        yield from self.collapse(model, stage, mask)
-        if not stage.requested:
-            return
-        s = stage.target
-        yield from self.measure(model, s, "pruned")
-        yield from self.cost_of(model, mask, s, "pruned")
-        yield self.metric(s, "pruned", "", "reached", mask.sparsity)
-        yield self.metric(s, "pruned", "", "threshold", threshold(scores, before, mask))
-        if "saliency" in self.config.probes:
-            found, layers = probes.saliency(scores, before, mask)
-            found["threshold"] = np.array([threshold(scores, before, mask)])
-            yield self.arrays(f"saliency-{s:g}", found, layers)
-        if mask.layout is not None and self.method.card.unit is Unit.EIGENBASIS and "spectra" in self.config.probes:
-            yield self.arrays(f"directions-pruned-{s:g}", *probes.cut(model, mask))
-        yield from self.probe(model, f"pruned-{s:g}", spectra=False)
 
     def trained_again(self, model: nn.Module, stage: Stage, dense: Dense, mask: Mask) -> Iterator[Event]:
         """Set the survivors, train them, measure, and hand out the weights: the end of a stage."""
@@ -289,15 +272,8 @@ class _Run:
         before = self.spent
         yield from self.train(model, stage, budget, mask)
         self.spent = before + budget.epochs
-        s = stage.target
         if stage.requested:
-            yield from self.measure(model, s, "tuned")
-            yield from self.cost_of(model, mask, s, "tuned")
-            yield self.metric(s, "tuned", "", "reached", mask.sparsity)
-            yield self.metric(s, "tuned", "", "epochs", self.config.epochs_spent(stage))
-            yield from self.probe(model, f"tuned-{s:g}")
-            if "masks" in self.config.probes:
-                yield self.arrays(f"masks-{s:g}", *probes.masked(model, mask, self.data.train[0][:1]))
+            yield from self.measured.tuned(model, stage, mask)
         yield Weights(self.id, stage.name, packed(model, mask), transient=not stage.requested)
 
     def train(self, model: nn.Module, stage: Stage, budget: Training, mask: Mask) -> Iterator[Event]:
@@ -322,82 +298,6 @@ class _Run:
         mask.apply_(model)
         if self.config.survivors is not Survivors.RETAIN:
             write_(model, repaired(self.config.repair, model, mask))
-
-    # measurements
-
-    def measure(self, model: nn.Module, sparsity: float, stage: str) -> Iterator[Metric]:
-        for split in ("val", "test"):
-            for name, value in evaluate(model, *getattr(self.data, split), loss=self.loss).items():
-                yield self.metric(sparsity, stage, split, name, value)
-
-    def structure(self, model: nn.Module, mask: Mask, task: Task) -> Iterator[Event]:
-        """What is measured once where whole units leave: the dense network's latency, directions, sensitivity of layers."""
-        for batch, seconds in cost(self.dense_network, self.data.train[0][:1]).latency.items():
-            yield self.metric(0.0, "dense", "", f"latency_{batch}", seconds)
-        if self.method.card.unit is Unit.FILTER and "saliency" in self.config.probes:
-            yield self.say("dense", "removing filters of one layer at a time")
-            scores = self.method.score(model, task, mask)
-            yield self.arrays("sensitivity-start", *probes.sensitivity(model, scores, mask, *self.data.val))
-
-    def cost_of(self, model: nn.Module, mask: Mask | None, sparsity: float, stage: str) -> Iterator[Event]:
-        """Parameters and operations; where whole units leave, those of the smaller network, and its measured latency."""
-        sample = self.data.train[0][:1]
-        if mask is None or mask.layout is None:
-            spent = cost(model, sample, mask)
-        elif stage == "tuned" and sparsity in self.paid:  # training removes nothing
-            spent = self.paid[sparsity]
-        else:
-            small, whole = smaller(model, sample)
-            spent = self.paid[sparsity] = cost(small, sample)
-            for batch in BATCHES:
-                dense, now = latencies([self.dense_network, small], sample, batch)
-                yield self.metric(sparsity, stage, "", f"latency_{batch}", now)
-                yield self.metric(sparsity, stage, "", f"speedup_{batch}", dense / now)
-            if self.method.card.unit is Unit.EIGENBASIS:
-                yield from self.counted(mask, sparsity, stage)
-                if whole:
-                    yield self.say(
-                        f"{sparsity:g}", f"left in one piece, since three would be larger: {', '.join(whole)}"
-                    )
-        yield self.metric(sparsity, stage, "", "parameters", spent.parameters)
-        yield self.metric(sparsity, stage, "", "flops", spent.flops)
-
-    def counted(self, mask: Mask, sparsity: float, stage: str) -> Iterator[Metric]:
-        """The sparsity reached by both counts: rotations included, and the cores alone."""
-        layout = mask.layout
-        assert isinstance(layout, Directions)
-        for counted in ("compacted", "core"):
-            reached = 1 - layout.left(mask.units, counted) / layout.size
-            yield self.metric(sparsity, stage, "", f"reached_{counted}", reached)
-
-    def collapse(self, model: nn.Module, stage: Stage, mask: Mask) -> Iterator[Event]:
-        """Warn, and go on, where a layer lost everything or no path is left from input to output."""
-        end = broken_at(model, mask, self.data.train[0][:1])
-        if stage.requested:
-            yield self.metric(stage.target, "pruned", "", "connected", float(end is None))
-        said = [f"{', '.join(mask.empty_layers)} lost every weight"] if mask.empty_layers else []
-        said += [f"no path is left from input to output: they end at layer {end!r}"] if end is not None else []
-        if said:
-            yield replace(self.say(stage.name, "; ".join(said)), warning=True)
-
-    def probe(self, model: nn.Module, when: str, *, spectra: bool = True) -> Iterator[Event]:
-        x, y = self.data.train
-        model = plain(model)  # the layers that people know, multiplied out
-        if spectra and "spectra" in self.config.probes:
-            n = probes.SPECTRUM_SAMPLES
-            task = Task(
-                lambda: [(x[:n], y[:n])],
-                generator_for(self.config.seed, "spectra"),
-                loss=self.loss,
-                device=self.shared.device,
-            )
-            task.statistics = self.shared.statistics
-            factors = task.statistic(model, Kronecker())
-            yield self.arrays(f"spectra-{when}", *probes.spectra(factors))
-            if self.method.card.unit is not Unit.WEIGHT:
-                yield self.arrays(f"directions-{when}", *probes.directions(model, factors, x[:1]))
-        if "jacobians" in self.config.probes:
-            yield self.arrays(f"jacobians-{when}", *probes.jacobians(model, x))
 
     # pieces
 
@@ -434,35 +334,3 @@ class _Run:
         text = f"{message}, epoch {int(np.ceil(epoch.done))} of {epoch.of}"
         number = int(epoch.done) if epoch.complete else None
         return Progress(self.id, done, stage, text, number, epoch.values)
-
-    def metric(self, sparsity: float, stage: str, split: str, name: str, value: float) -> Metric:
-        return Metric(self.id, sparsity, stage, split, name, float(value))
-
-    def arrays(self, name: str, found: probes.Probe, layers: list[str]) -> Arrays:
-        return Arrays(self.id, name, found, {"layers": "\n".join(layers)})
-
-
-def packed(model: nn.Module, mask: Mask) -> dict[str, np.ndarray]:
-    """Weights and bit-packed mask as plain arrays: ``weight/<name>``, ``mask/<name>``; units larger than a weight ``unit/<group>``."""
-
-    def bits(keep: Tensor) -> np.ndarray:
-        return np.packbits(keep.cpu().flatten().numpy())
-
-    found = {f"weight/{name}": tensor.numpy() for name, tensor in state_of(model).items()}
-    found |= {f"mask/{name}": bits(keep) for name, keep in mask.items()}
-    units = mask.units if mask.layout is not None else {}
-    return found | {f"unit/{group.name}": bits(keep) for group, keep in units.items()}
-
-
-def restore_(model: nn.Module, stored: dict[str, np.ndarray], mask: Mask) -> Mask:
-    """The inverse of :func:`packed`: loads the weights in place and returns the mask."""
-
-    def read(key: str, keep: Tensor) -> Tensor:
-        flat = np.unpackbits(stored[key], count=keep.numel()).astype(bool)
-        return torch.from_numpy(flat).view(keep.shape).to(keep.device)
-
-    weights = {k.removeprefix("weight/"): torch.from_numpy(v) for k, v in stored.items() if k.startswith("weight/")}
-    model.load_state_dict(deepcopy(weights))
-    if mask.layout is not None:
-        return mask.keeping({group: read(f"unit/{group.name}", keep) for group, keep in mask.units.items()})
-    return Mask({name: read(f"mask/{name}", keep) for name, keep in mask.items()})
