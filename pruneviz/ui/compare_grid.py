@@ -83,15 +83,17 @@ def compare_grid(
     sent = _payload(tuple(map(state, runs)), tuple(map(state, siblings)), runs, seeds)
     if sent["left_out"]:
         st.caption(f"The {len(sent['layers'])} largest layers are here; {sent['left_out']} smaller ones are left out.")
-    memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "known": [], "stale": None})
-    if view not in (*memory["known"], _told(key)):
-        # A new wish. Where the page only repeats what it asked or got before, the data stays and is not sent again.
-        memory |= {"turn": memory["turn"] + 1, "wish": view, "stale": _told(key)}
+    memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "wish": None, "asked": None, "stale": None})
+    told, wish = _told(key), memory["wish"]
+    shown = wish and _seen(sent, memory, told)
+    fresh = told is None and view not in (wish, shown)  # the page was left, and the browser starts anew
+    if fresh or view not in (memory["asked"], shown):
+        # Where the page only repeats what it asked or got before, the data stays and is not sent again.
+        memory |= {"turn": memory["turn"] + 1, "wish": view, "stale": told}
+    memory["asked"] = view
     data = {**sent, "fixed": fixed, "cover": _COVER, "turn": memory["turn"], "wish": asdict(memory["wish"])}
     _component(key=key, data=data, on_view_change=_nothing if fixed else lambda: _followed(key))
-    told = _told(key)
-    seen = told if told and told != memory["stale"] else _first(sent, memory["wish"])
-    memory["known"] = [view, seen]
+    seen = _seen(sent, memory, _told(key))
     if not fixed:
         seen.to_address()
     return seen
@@ -116,9 +118,11 @@ def _nothing() -> None:
     pass
 
 
-def _first(sent: dict[str, Any], wish: View) -> View:
-    """What the browser shows before anyone has moved anything."""
-    names = [each["name"] for each in sent["layers"]]
+def _seen(sent: dict[str, Any], memory: Mapping[str, Any], told: View | None) -> View:
+    """What the browser shows: what it told since the last wish, or else that wish."""
+    if told and told != memory["stale"]:
+        return told
+    wish, names = memory["wish"], [each["name"] for each in sent["layers"]]
     asked = wish.sparsity if wish.sparsity is not None else SPARSITY
     near = min(sent["sparsities"], key=lambda s: abs(s - asked), default=asked)
     layer = wish.layer if wish.layer in names else names[sent["layer"]] if names else None

@@ -89,10 +89,19 @@ def test_one_move_of_the_slider_moves_all_that_a_sparsity_changes(visit):
     assert [dot.get_attribute("cx") for dot in me.page.locator(".dot").all()] != dots
 
 
-def test_columns_moved_pinned_and_hidden_come_back_from_the_pasted_link(visit):
+def test_columns_moved_pinned_and_hidden_stay_so_and_come_back_from_the_pasted_link(visit):
     me = visit()
     me.go("compare")
     first, second, third, *rest = columns(me)
+    act(me, f"Pin {second} at the left")
+    until(me, "pin=")
+    me.page.get_by_test_id("stButtonGroup").get_by_role("radio", name="Methods").click()
+    me.page.locator("path.band").first.wait_for(timeout=20_000)
+    assert me.page.locator(".head.pinned b").all_inner_texts() == [second]
+    me.page.get_by_test_id("stButtonGroup").get_by_role("radio", name="Runs").click()
+    me.page.locator("path.band").first.wait_for(state="detached", timeout=20_000)
+    act(me, f"Pin {second} at the left")
+    until(me, r"^((?!pin=).)*$")
     act(me, f"Move {second} left")
     assert columns(me) == [second, first, third, *rest]
     act(me, f"Hide {third}")

@@ -34,12 +34,14 @@ class Grid {
   update({ data, setStateValue }) {
     this.setStateValue = setStateValue
     const turned = data.turn !== this.turn
+    let before
     if (data.id !== this.data?.id) {
       const [s, name] = [this.sparsity, this.data?.layers[this.layer]?.name]
       this.data = data
       this.layer = name == null ? data.layer : data.layers.findIndex((l) => l.name === name)
       if (this.layer < 0) this.layer = data.layer
       this.index = nearestIndex(data.sparsities, s ?? 0.9)
+      before = this.columns?.view
       this.columns = new Columns(data.runs.map(({ id }) => id))
       this.build()
     } else if (!turned) return
@@ -47,7 +49,7 @@ class Grid {
     if (turned && data.wish.sparsity != null) this.index = nearestIndex(data.sparsities, data.wish.sparsity)
     const wanted = turned ? data.layers.findIndex((l) => l.name === data.wish.layer) : -1
     if (wanted >= 0) this.layer = wanted
-    this.columns.take(data.wish)
+    this.columns.take(turned || !before ? data.wish : before)
     this.arrange()
   }
 

@@ -30,7 +30,7 @@ function layers({ run, now, layer, w, h, colour, data }) {
     const [x, chosen] = [px(index), index === layer.index]
     const fill = share === 1 ? "var(--empty)" : colour
     const high = share == null ? py(0) - 3 : py(share)
-    const outline = share == null ? `class="unscored"` : `fill="${fill}" fill-opacity="${chosen ? 1 : 0.42}"`
+    const outline = share == null ? `class="unscored"` : `fill="${fill}" fill-opacity="${chosen ? 1 : share === 1 ? 0.8 : 0.42}"`
     parts.push(`<rect ${outline} x="${(x - half).toFixed(1)}" width="${(2 * half).toFixed(1)}" y="${high.toFixed(1)}" ` +
       `height="${(py(0) - high).toFixed(1)}"/>`)
     const said = share === 1 ? "empty" : step < 30 || share == null ? "" : `${+(100 * share).toFixed(1)}`
