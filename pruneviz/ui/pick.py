@@ -182,7 +182,7 @@ def every_seed(store: Store, found: Sequence[Run], alike: Callable[[RunConfig], 
 
 
 def by_configuration(store: Store, found: Sequence[Run]) -> dict[str, list[Run]]:
-    """Id of the first run of each configuration -> all its finished seeds."""
+    """Id of the first of these runs of each configuration -> all its finished seeds, rising."""
     first = {}
     for run in found:
         first.setdefault(_but_seed(run.config), run.id)

@@ -60,20 +60,24 @@ def payload(runs: Sequence[Run], seeds: Mapping[str, Sequence[Run]] | None = Non
 
     Eigenvalues are log10, at ``indices`` by their number; a mask's blocks begin and end at ``edges`` by the number of
     rows or columns. ``seeds``: run id -> all seeds of its configuration, where columns are methods; accuracy is then
-    that over all of them. Deep networks get fewer bins, points and blocks, and very deep ones only their largest
-    layers, so that the whole stays below 300 kB.
+    that over all of them, and everything else the first one's. Deep networks get fewer bins, points and blocks, and
+    very deep ones only their largest layers, so that the whole stays below 300 kB.
     """
     runs = list(runs)[: base.MAX_RUNS]
-    names, every = base.labels(runs), base.layers(runs)
-    recorded = sum(len(base.sparsities(run)) + 1 for run in runs)
+    names = base.labels(runs)
+    shown = [seeds[run.id][0] if seeds else run for run in runs]
+    every = base.layers(shown)
+    recorded = sum(len(base.sparsities(run)) + 1 for run in shown)
     most = max(1, BUDGET // (DETAILS[-1].bytes * max(recorded, 1)))
     largest = sorted(every, key=lambda name: -every[name])[:most]
     known = [name for name in every if name in largest]
     needed = recorded * len(known)
     detail = next((d for d in DETAILS if needed * d.bytes <= BUDGET), DETAILS[-1])
-    sent = [_sent(run, names[run.id], known, detail) for run in runs]
-    for run, each in zip(runs, sent, strict=True):
-        each |= {"over": _over((seeds or {})[run.id], each["sparsities"], run.config.seed)} if seeds else {}
+    sent = [
+        {"id": run.id, "label": names[run.id], **_sent(first, known, detail)}
+        | ({"over": _over(seeds[run.id], base.sparsities(first))} if seeds else {})
+        for run, first in zip(runs, shown, strict=True)
+    ]
     sides = {n for r in sent for shape in r.get("masks", {}).get("shapes", ()) for n in shape or ()}
     numbers = {
         f["of"]
@@ -87,14 +91,14 @@ def payload(runs: Sequence[Run], seeds: Mapping[str, Sequence[Run]] | None = Non
         "layers": [{"name": name, "size": every[name]} for name in known],
         "layer": known.index(largest[0]) if largest else 0,
         "left_out": len(every) - len(known),
-        "sparsities": sorted({s for run in runs for s in base.sparsities(run)}),
+        "sparsities": sorted({s for run in shown for s in base.sparsities(run)}),
         "indices": {str(n): (base.thinned(n, detail.points) + 1).tolist() for n in sorted(numbers)},
         "edges": {str(n): masks.edges(n, detail.blocks) for n in sorted(sides)},
         "runs": sent,
     }
 
 
-def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, Any]:
+def _sent(run: Run, known: list[str], detail: Detail) -> dict[str, Any]:
     config, own = run.config, base.sparsities(run)
     moved = any(stage == "zeroed" for stage in run.metrics["stage"])
     network = "the trained network" if config.start == "trained" else "the initial network"
@@ -107,8 +111,6 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
         return [_short(numbers.get((stage, s, split, metric))) for s in own]
 
     return {
-        "id": run.id,
-        "label": label,
         "colour": base.colour(config.method),
         "about": f"{network}, {once}{', survivors moved' if moved else ''}",
         "unit": base.units(config.method),
@@ -144,7 +146,7 @@ def _numbers(run: Run) -> dict[tuple[str, float, str, str], float]:
     return {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in rows}
 
 
-def _over(runs: Sequence[Run], own: Sequence[float], seed: int) -> dict[str, Any]:
+def _over(runs: Sequence[Run], own: Sequence[float]) -> dict[str, Any]:
     """Test accuracy over all seeds of a configuration: means, and the lowest and highest after training again."""
     found = [_numbers(run) for run in runs]
 
@@ -154,8 +156,7 @@ def _over(runs: Sequence[Run], own: Sequence[float], seed: int) -> dict[str, Any
 
     means = {stage: [over(fmean, stage, s) for s in own] for stage in ("pruned", "zeroed", "tuned")}
     return {
-        "seed": seed,
-        "seeds": sorted(run.config.seed for run in runs),
+        "seeds": [run.config.seed for run in runs],
         "dense": over(fmean, "dense", 0.0),
         **{stage: values for stage, values in means.items() if any(v is not None for v in values)},
         "low": [over(min, "tuned", s) for s in own],

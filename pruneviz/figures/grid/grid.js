@@ -75,8 +75,8 @@ class Grid {
   row({ key, title, about, directions, seeds }) {
     const { runs, layers } = this.data
     const methods = runs.some((run) => run.over)
-    const first = !methods || seeds ? "" : runs.every((r) => r.over.seed === runs[0].over.seed)
-      ? `Here: seed ${runs[0].over.seed}.` : `Here: one seed each (${runs.map((r) => r.over.seed).join(", ")}).`
+    const first = !methods || seeds ? "" : runs.every((r) => r.over.seeds[0] === runs[0].over.seeds[0])
+      ? `Here: seed ${runs[0].over.seeds[0]}.` : `Here: one seed each (${runs.map((r) => r.over.seeds[0]).join(", ")}).`
     const said = [about, directions && runs.some((r) => r.unit === "directions") && directions, methods && seeds, first]
     const bar = (run, i) => `<div role="option" id="pv-${esc(run.id)}-${i}" aria-selected="false"></div>`
     const bars = (run) => key !== "layers" ? "" :
@@ -199,7 +199,7 @@ class Grid {
     svg.setAttribute("height", h)
     paint(svg.children[0], drawn.frame)
     paint(svg.children[1], drawn.markup)
-    const seed = run.over && !view.whole ? `, seed ${run.over.seed}` : ""
+    const seed = run.over && !view.whole ? `, seed ${run.over.seeds[0]}` : ""
     const subject = view.whole ? view.title : view.key === "layers" ? "share removed of each layer" : `${view.title} of layer ${layer.name}`
     svg.setAttribute("aria-label", `${run.label}${seed}, ${subject}: ${drawn.label}.`)
     cell.at = drawn.at
