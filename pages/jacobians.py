@@ -15,12 +15,16 @@ st.markdown(
 store = open_store()
 runs = pick.runs(store)
 departures.of_runs(runs)
-sparsity = pick.sparsity(runs)
-card.of("jacobians", runs, sparsity=sparsity)
+left, right = st.columns(2)
+with left:
+    sparsity = pick.sparsity(runs)
+with right:
+    layer = pick.layer(runs)
+card.of("jacobians", runs, sparsity=sparsity, layer=layer)
 table, chart = card.drawn("ends", runs, sparsity=sparsity)
 if len(table):
     card.show(FIGURES["ends"], table, chart, key="ends-plot")
-card.of("trend", runs, layer=pick.layer(runs))
+card.of("trend", runs, layer=layer)
 
 if repaired(runs):
     st.header("Does the repair help training?")

@@ -23,7 +23,25 @@ table = card.of("saliency", runs, sparsity=sparsity, layer=layer)
 if missing := [run for run in runs if run.id not in set(table["run"])]:
     names = ", ".join(base.label(run, runs) for run in missing)
     st.caption(f"No scores of layer {layer}: {names}. Choose another layer: nothing leaves from this one.")
-card.of("layers", runs, sparsity=sparsity)
+card.of("layers", runs, sparsity=sparsity, layer=layer, on_click=pick.clicked_layer)
+st.caption("Click a layer: the histograms above, and the other pages, follow.")
+
+st.header("Do they agree?")
+over = st.segmented_control(
+    "Compare the masks and scores of",
+    ["the whole network", "this layer"],
+    default="the whole network",
+    required=True,
+    key="over",
+    bind="query-params",
+)
+card.of("agreement", runs, sparsity=sparsity, layer=layer if over == "this layer" else None)
+
+st.header("What the first layer looks like")
+card.of("first", runs, sparsity=sparsity)
+table, chart = card.drawn("inputs", runs, sparsity=sparsity)
+if len(table):
+    card.show(FIGURES["inputs"], table, chart, key="inputs-plot")
 
 table, chart = card.drawn("change", runs)
 if len(table):

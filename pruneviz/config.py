@@ -23,7 +23,7 @@ SCHEMA = 3  # raised when the pipeline's meaning of a configuration changes
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 _VERBS = {Survivors.REWIND: "rewound", Survivors.REINIT: "reinitialised", Survivors.REINIT_SIGN: "reinitialised"}
 _FILLED_IN: Any = None  # fields that the cards fill in where they are left out
-PROBES = ("saliency", "change", "spectra", "jacobians")
+PROBES = ("saliency", "masks", "change", "spectra", "jacobians")
 ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,120}-[0-9a-f]{12}")
 
 
@@ -97,7 +97,7 @@ class RunConfig(_Frozen):
     train: Training = Field(default=_FILLED_IN)
     tune: Training = Field(default=_FILLED_IN)
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    probes: tuple[Literal["saliency", "change", "spectra", "jacobians"], ...] = PROBES
+    probes: tuple[Literal["saliency", "masks", "change", "spectra", "jacobians"], ...] = PROBES
     note: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9 ._-]*$")
 
     @model_validator(mode="before")

@@ -181,6 +181,8 @@ class _Run:
                 yield self.say(stage.name, f"scoring: {told}" if told else "scoring")
                 yield from self.gather(model, task, stage)
                 scores = self.scores(model, task, mask)
+            if "masks" in config.probes and stage == config.stages[0]:
+                yield self.arrays("masks-start", *probes.ranked(model, scores, mask, self.data.train[0][:1]))
             try:
                 before, mask = mask, (yield from self.prune(model, task, scores, mask, stage))
             except Unreachable as beyond:
@@ -294,6 +296,8 @@ class _Run:
             yield self.metric(s, "tuned", "", "reached", mask.sparsity)
             yield self.metric(s, "tuned", "", "epochs", self.config.epochs_spent(stage))
             yield from self.probe(model, f"tuned-{s:g}")
+            if "masks" in self.config.probes:
+                yield self.arrays(f"masks-{s:g}", *probes.masked(model, mask, self.data.train[0][:1]))
         yield Weights(self.id, stage.name, packed(model, mask), transient=not stage.requested)
 
     def train(self, model: nn.Module, stage: Stage, budget: Training, mask: Mask) -> Iterator[Event]:

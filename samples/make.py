@@ -25,10 +25,10 @@ def _configs() -> list[RunConfig]:
     OBS, OBD and |w| on MNIST without retraining; pruning at initialisation with three repairs."""
     seeds = (0, 1, 2)
     weights = [key for key in METHODS if key not in FACTORED]
-    found = list(plan(weights, seeds=seeds, dataset="digits", model="lenet-300-100").configs)
+    found: list[RunConfig] = []
     without = {
         "dataset": "mnist", "model": "lenet-300-100", "rounds": 1, "sparsities": (0.8, 0.9, 0.95),
-        "train": {"epochs": 3, "batch_size": 128}, "tune": {"epochs": 0}, "probes": ("saliency", "change"),
+        "train": {"epochs": 3, "batch_size": 128}, "tune": {"epochs": 0},
     }  # fmt: skip
     signals = {
         "dataset": "mnist", "model": "mlp-7x100", "method": "isometry", "params": {"repair": False}, "sparsities": (0.9, 0.95),
@@ -37,11 +37,13 @@ def _configs() -> list[RunConfig]:
     units = {"dataset": "digits", "model": "digits-cnn", "sparsities": (0.3, 0.5, 0.6)}
     for seed in seeds:  # arrays of the first seed alone: the others are there for their range
         probes = {} if seed == 0 else {"probes": ()}
+        found += plan(weights, seeds=(seed,), dataset="digits", model="lenet-300-100", **probes).configs
         found += plan(UNITS, seeds=(seed,), **units, **probes).configs
         found += plan(FACTORED, seeds=(seed,), dataset="digits", model="lenet-300-100", **probes).configs
     for seed in seeds:
         for method, params in (("magnitude", {"scale": "none"}), ("obd", {}), ("obs", {"blocks": 50})):
-            found.append(RunConfig(method=method, params=params, seed=seed, **without))
+            looked = ("saliency", "change") if seed else ("saliency", "masks", "change")
+            found.append(RunConfig(method=method, params=params, seed=seed, probes=looked, **without))
         for repair in ("none", "rescale", "isometry"):
             found.append(RunConfig(repair=repair, seed=seed, **signals))
     return found

@@ -19,6 +19,7 @@ from handmade import (
     signed_run,
     structured,
 )
+from handmasks import with_masks
 
 from pruneviz import figures
 from pruneviz.config import RunConfig
@@ -36,7 +37,9 @@ def four() -> list[Any]:
 
 
 def suited(key: str, runs: list[Any]) -> list[Any]:
-    """The runs, or for the figure that compares repairs, each with its three repairs."""
+    """The runs, for figures of masks with masks, and for the figure that compares repairs each with its three repairs."""
+    if key in ("agreement", "first", "inputs"):
+        return [with_masks(made) for made in (runs if len(runs) > 1 else [*runs, run("obd")])]
     if key != "repair":
         return runs
     return [each for made in runs for each in repairs(made.config.method, seed=made.config.seed)]

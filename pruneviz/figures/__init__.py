@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pruneviz.figures.agreement import FIGURE as agreement
 from pruneviz.figures.base import Figure, alt, colour, label, labels, note
 from pruneviz.figures.change import FIGURE as change
 from pruneviz.figures.compare import FIGURE as compare
 from pruneviz.figures.curves import FIGURE as curves
 from pruneviz.figures.eigenvectors import FIGURE as eigenvectors
+from pruneviz.figures.first_layer import FIGURE as first
+from pruneviz.figures.first_layer import INPUTS as inputs
 from pruneviz.figures.importance import FIGURE as importance
 from pruneviz.figures.jacobians import ENDS as ends
 from pruneviz.figures.jacobians import FIGURE as jacobians
@@ -25,12 +28,13 @@ from pruneviz.figures.spectra import FIGURE as spectra
 FIGURES: Mapping[str, Figure] = {
     figure.key: figure
     for figure in (
-        saliency, layers, change, spectra, importance, eigenvectors, jacobians, ends, trend, repair, curves, sensitivity,
-        compare,
+        saliency, layers, agreement, first, inputs, change, spectra, importance, eigenvectors, jacobians, ends, trend, repair,
+        curves, sensitivity, compare,
     )
 }  # fmt: skip
 
 __all__ = [
-    "FIGURES", "Figure", "alt", "change", "colour", "compare", "curves", "eigenvectors", "ends", "importance", "jacobians",
-    "label", "labels", "layers", "note", "repair", "saliency", "sensitivity", "spectra", "trend",
+    "FIGURES", "Figure", "agreement", "alt", "change", "colour", "compare", "curves", "eigenvectors", "ends", "first",
+    "importance", "inputs", "jacobians", "label", "labels", "layers", "note", "repair", "saliency", "sensitivity", "spectra",
+    "trend",
 ]  # fmt: skip

@@ -256,6 +256,13 @@ def rule(fig: go.Figure, *, x: float | None = None, y: float | None = None, face
     fig.add_shape(type="line", line=line, **(across if x is None else upright))
 
 
+def spotlight(fig: go.Figure, place: int, *, facet: int = 0) -> None:
+    """A pale ground behind the category at ``place`` (from 0) of a facet: the one that is chosen."""
+    axis = facet + 1 if facet else ""
+    across = {"x0": place - 0.5, "x1": place + 0.5, "xref": f"x{axis}", "y0": 0, "y1": 1, "yref": f"y{axis} domain"}
+    fig.add_shape(type="rect", layer="below", line_width=0, fillcolor=faded(NEUTRAL, 0.18), **across)
+
+
 def key(fig: go.Figure, name: str, dash: str, **place: int) -> None:
     """A legend entry for a kind of line, whatever its colour."""
     line = {"color": NEUTRAL, "dash": dash, "width": 2}

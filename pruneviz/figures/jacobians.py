@@ -26,7 +26,7 @@ DASH = {"pruned": "dot", "repaired": "dashdot", "tuned": "solid"}
 MARKS = ("", "-open", "-dot", "-open-dot")  # of one method's variants, where dashes say something else
 END = "input to output"
 BOX = {"low": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "high": 0.95}
-COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread", *BOX]
+COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread", *BOX, "chosen"]
 TREND_COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread"]
 
 
@@ -40,8 +40,9 @@ def _recorded(run: Run, stage: str) -> bool:
     return any(name.startswith(f"jacobians-{stage}-") for name in run.names("jacobians"))
 
 
-def data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
-    """One row a run, layer and moment: mean, spread (mean distance from 1) and the 5, 25, 50, 75 and 95% quantiles.
+def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
+    """One row a run, layer and moment: mean, spread (mean distance from 1) and the 5, 25, 50, 75 and 95% quantiles;
+    whether it is the ``chosen`` layer.
 
     The moments are those of ``WHEN``; "repaired" only where a repair followed. The whole network's Jacobian, where
     recorded, is the layer "input to output".
@@ -56,7 +57,8 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
         for when, at, name in found:
             about = {"run": run.id, "method": run.config.method, "label": names[run.id], "when": when, "sparsity": at}
             rows += [{**about, **values} for values in _values(run, name)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.assign(chosen=table["layer"] == base.module(layer)) if layer else table.assign(chosen=False)
 
 
 def _values(run: Run, name: str) -> list[dict[str, Any]]:
@@ -91,6 +93,8 @@ def plot(table: pd.DataFrame) -> go.Figure:
         for when, boxes in part.groupby("when", sort=False):
             _boxes(fig, boxes, str(when), boxes["layer"], **place)
         base.rule(fig, y=1, facet=i)
+        if part["chosen"].any():
+            base.spotlight(fig, list(part["layer"].unique()).index(part.loc[part["chosen"], "layer"].iloc[0]), facet=i)
         fig.update_xaxes(title_text="layer", type="category", **place)
         fig.update_yaxes(title_text="singular value" if place["col"] == 1 else "", rangemode="tozero", **place)
     at = table["sparsity"].max()

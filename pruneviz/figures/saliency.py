@@ -19,7 +19,7 @@ COLUMNS = [
     "run", "method", "label", "layer", "facet", "unit", "asked", "sparsity", "log", "linear", "lower", "upper", "kept",
     "removed", "zeros_kept", "zeros_removed", "threshold", "size", "alive",
 ]  # fmt: skip
-LAYER_COLUMNS = ["run", "method", "label", "layer", "unit", "asked", "sparsity", "size", "alive", "removed"]
+LAYER_COLUMNS = ["run", "method", "label", "layer", "unit", "asked", "sparsity", "size", "alive", "removed", "chosen"]
 SHADES = {"kept": 1, "removed": 0.32}
 NOTHING = "Choose a finished run that recorded saliencies."
 
@@ -233,14 +233,15 @@ def _note(table: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def layer_data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
-    """One row a run and layer: how many units it had (``size``), has (``alive``), and the share removed."""
+def layer_data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
+    """One row a run and layer: how many units it had (``size``), has (``alive``), the share removed, and whether it is the
+    ``chosen`` layer."""
     runs, names = list(runs), base.labels(runs)
     rows = [
         {
             "run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity,
             **{key: panel[key] for key in ("layer", "unit", "sparsity", "size", "alive")},
-            "removed": 1 - panel["alive"] / max(panel["size"], 1),
+            "removed": 1 - panel["alive"] / max(panel["size"], 1), "chosen": layer is not None and panel["layer"] == base.module(layer),
         }
         for run in runs for panel in histograms(run, sparsity)
     ]  # fmt: skip
@@ -278,6 +279,9 @@ def layer_plot(table: pd.DataFrame) -> go.Figure:
     whole = sorted((part["layer"] for _, part in table.groupby("run", sort=False)), key=len, reverse=True)
     order = list(dict.fromkeys(layer for layers in whole for layer in layers))  # of the run that scores most of them
     fig.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=order)
+    fig.update_traces(unselected_marker_opacity=1)
+    if table["chosen"].any():
+        base.spotlight(fig, order.index(table.loc[table["chosen"], "layer"].iloc[0]))
     return fig.update_yaxes(title_text=f"{counted} removed (%)", range=[0, 106], tickvals=[0, 25, 50, 75, 100])
 
 

@@ -162,7 +162,8 @@ def _written(content: dict[str, Any]) -> str:
     """JSON that a person can read, a line for each row of numbers: a fifth of the bytes that a line for each number takes."""
     rows = {name: value for name, value in content.items() if name in ("metrics", "history")}
     head = json.dumps({name: value for name, value in content.items() if name not in rows}, indent=1)
-    parts = [f' "{name}": [\n  ' + ",\n  ".join(map(json.dumps, value)) + "\n ]" for name, value in rows.items()]
+    line = json.JSONEncoder(separators=(",", ":")).encode
+    parts = [f' "{name}": [\n  ' + ",\n  ".join(map(line, value)) + "\n ]" for name, value in rows.items()]
     return head.removesuffix("\n}") + ",\n" + ",\n".join(parts) + "\n}"
 
 

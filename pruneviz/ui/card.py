@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -48,12 +49,20 @@ def _drawn(
     return table, go.Figure(chart.to_dict())  # its keys ordered as when read back: the same bytes are not sent again
 
 
-def show(figure: base.Figure, table: pd.DataFrame, chart: go.Figure | None = None, *, key: str) -> None:
-    """A figure's table as a card, drawn here unless its drawing is given."""
+def show(
+    figure: base.Figure,
+    table: pd.DataFrame,
+    chart: go.Figure | None = None,
+    *,
+    key: str,
+    on_click: Callable[[str], None] | None = None,
+) -> None:
+    """A figure's table as a card, drawn here unless its drawing is given. ``on_click`` is called with ``key`` after a click."""
     chart = chart or figure.plot(table)
     with st.container(border=True):
         with st.container(key=f"{key}-scroll"):
-            st.plotly_chart(chart, key=key, alt=base.alt(chart) or figure.title, config=_CONFIG)
+            clicks = {"on_select": partial(on_click, key), "selection_mode": "points"} if on_click else {}
+            st.plotly_chart(chart, key=key, alt=base.alt(chart) or figure.title, config=_CONFIG, **clicks)
         if least := base.least(chart):
             st.html(_SCROLL.format(key=key, least=least))
         st.caption(" ".join(text for text in (figure.caption, base.note(chart)) if text))
@@ -67,8 +76,10 @@ def show(figure: base.Figure, table: pd.DataFrame, chart: go.Figure | None = Non
             )  # fmt: skip
 
 
-def of(figure: str, runs: Sequence[Run], **choices: Any) -> pd.DataFrame:
+def of(
+    figure: str, runs: Sequence[Run], *, on_click: Callable[[str], None] | None = None, **choices: Any
+) -> pd.DataFrame:
     """The figure of these runs as a card; returns its table."""
     table, chart = drawn(figure, runs, **choices)
-    show(FIGURES[figure], table, chart, key=f"{figure}-plot")
+    show(FIGURES[figure], table, chart, key=f"{figure}-plot", on_click=on_click)
     return table

@@ -35,28 +35,32 @@ class View:
 
     @classmethod
     def asked(cls, runs: Sequence[Run]) -> View:
-        """What the address asks for, with the runs as they stand in it."""
-        ids, wanted = [run.id for run in runs], st.query_params.get("sparsity", "")
-        layer = st.query_params.get("layer")
+        """What the address asks for, or else was looked at last, with the runs as they stand in it."""
+
+        def asked(name: str) -> str:
+            return st.query_params.get(name) or pick.looked(name) or ""
 
         def listed(name: str) -> tuple[str, ...]:
-            named = st.query_params.get(name, "").split(",")
-            return tuple(id_ for id_ in ids if id_ in named)
+            named = asked(name).split(",")
+            return tuple(run.id for run in runs if run.id in named)
 
-        near = float(wanted) if wanted.replace(".", "", 1).isdigit() and float(wanted) < 1 else SPARSITY
-        return cls(near, module(layer) if layer else None, tuple(ids), listed("pin"), listed("hide"))
+        try:
+            sparsity = float(asked("sparsity"))
+        except ValueError:
+            sparsity = SPARSITY
+        layer = module(asked("layer")) or None
+        return cls(
+            sparsity if 0 <= sparsity < 1 else SPARSITY,
+            layer,
+            tuple(run.id for run in runs),
+            listed("pin"),
+            listed("hide"),
+        )
 
-    def to_address(self) -> None:
-        """Write it into the address, so that the link restores it."""
-        values = {
-            "sparsity": "" if self.sparsity is None else f"{self.sparsity:g}", "layer": self.layer or "",
-            "pin": ",".join(self.pinned), "hide": ",".join(self.hidden),
-        }  # fmt: skip
-        for name, value in values.items():
-            if value and st.query_params.get(name) != value:
-                st.query_params[name] = value
-            elif not value and name in st.query_params:
-                del st.query_params[name]
+    def remember(self) -> None:
+        """Write it into the address, so that the link restores it, and keep it for the other pages."""
+        sparsity = "" if self.sparsity is None else f"{self.sparsity:g}"
+        pick.look(sparsity=sparsity, layer=self.layer or "", pin=",".join(self.pinned), hide=",".join(self.hidden))
 
 
 def compare_grid(
@@ -95,7 +99,7 @@ def compare_grid(
     _component(key=key, data=data, on_view_change=_nothing if fixed else lambda: _followed(key))
     seen = _seen(sent, memory, _told(key))
     if not fixed:
-        seen.to_address()
+        seen.remember()
     return seen
 
 
@@ -110,7 +114,7 @@ def _told(key: str) -> View | None:
 def _followed(key: str) -> None:
     """Before the page runs again, its menus and the address follow what was done to the columns."""
     if told := _told(key):
-        told.to_address()
+        told.remember()
         pick.reorder(told.order)
 
 

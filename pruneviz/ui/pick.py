@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -16,7 +17,7 @@ from pruneviz.models import MODELS
 from pruneviz.models.base import in_words
 from pruneviz.store import Run, Store
 
-_CHOSEN, _WIDGET, _NETWORK = "chosen runs", "picked runs", "picked network"
+_CHOSEN, _WIDGET, _NETWORK, _LOOK = "chosen runs", "picked runs", "picked network", "looked at"
 
 
 def runs(store: Store, *, most: int = base.MAX_RUNS) -> list[Run]:
@@ -79,29 +80,63 @@ def another(store: Store, found: Sequence[Run], most: int = 4) -> None:
 
 
 def sparsity(found: Sequence[Run], *, label: str = "Sparsity (weights removed)") -> float:
-    """One of the sparsities that the runs recorded; in the address as ``sparsity=90%``."""
+    """One of the sparsities that the runs recorded: that of the address, else the one looked at last; ``sparsity=0.9``."""
     options = sorted({s for run in found for s in base.sparsities(run)})
     if not options:
         return base.SPARSITY
-    default = min(options, key=lambda s: abs(s - base.SPARSITY))
-    return st.select_slider(label, options, default, format_func=base.percent, key="sparsity", bind="query-params")
+
+    def nearest(text: str | None) -> float:
+        try:
+            asked = float(text.rstrip("%")) / (100 if text.endswith("%") else 1) if text else base.SPARSITY
+        except ValueError:
+            asked = base.SPARSITY
+        return min(options, key=lambda s: abs(base.spaced(s) - base.spaced(asked)))
+
+    _ask("sparsity", options, nearest)
+    value = st.select_slider(label, options, format_func=base.percent, key="sparsity")
+    look(sparsity=f"{value:g}")
+    return value
 
 
-def layer(found: Sequence[Run], *, key: str = "layer") -> str | None:
-    """One layer of the network, by default that with most weights; in the address as ``layer=``."""
+def layer(found: Sequence[Run]) -> str | None:
+    """One layer of the network: that of the address, else the one looked at last, else that with most weights; ``layer=0``."""
     sizes = base.layers(found)
     if not sizes:
         return None
-    options = list(sizes)
-    default = options.index(base.chosen(found, None) or options[0])
-    return st.selectbox(
-        "Layer",
-        options,
-        default,
-        key=key,
-        format_func=lambda name: f"{name}: {sizes[name]:,} weights",
-        bind="query-params",
-    )
+    usual = base.chosen(found, None) or next(iter(sizes))
+    _ask("layer", list(sizes), lambda text: base.module(text) if text and base.module(text) in sizes else usual)
+    value = st.selectbox("Layer", list(sizes), key="layer", format_func=lambda name: f"{name}: {sizes[name]:,} weights")
+    look(layer=value)
+    return value
+
+
+def _ask(key: str, options: list, read: Callable[[str | None], Any]) -> None:
+    """Give a widget its value where it has none, or where a link asks for another than was looked at last."""
+    asked, last = st.query_params.get(key), looked(key)
+    if (asked is not None and asked != last) or st.session_state.get(key) not in options:
+        st.session_state[key] = read(asked if asked is not None else last)
+
+
+def looked(name: str) -> str | None:
+    """What was looked at last on any page: the ``sparsity``, the ``layer``, columns that ``pin`` or ``hide`` names."""
+    return st.session_state.get(_LOOK, {}).get(name)
+
+
+def look(**values: str) -> None:
+    """Keep what is looked at, for the other pages and in the address: all of it, so that a link says what it shows."""
+    st.session_state.setdefault(_LOOK, {}).update(values)
+    for name, value in values.items():
+        if value and st.query_params.get(name) != value:
+            st.query_params[name] = value
+        elif not value and name in st.query_params:
+            del st.query_params[name]
+
+
+def clicked_layer(key: str) -> None:
+    """A click on a bar of a chart whose x axis names layers: the layer menu follows. Empty selections say nothing."""
+    points = st.session_state[key]["selection"]["points"]
+    if points:
+        st.session_state["layer"] = str(points[0]["x"])
 
 
 def network(row: Mapping) -> str:

@@ -42,7 +42,9 @@ function mask({ run, now, layer, w, h, colour, data }) {
     const c = blockOf(columns, value(x, shape[1], px(0), px(shape[1])))
     if (r == null || c == null) return null
     const share = shares[r * across + c] / 255
-    const said = share === 0 ? "none kept" : share === 1 ? "all kept" : share < 0.005 ? "under 1% kept" : `${percent(share, 0)} kept`
+    const near = area(r * across + c) > 510 // a byte cannot tell one weight of so many from none
+    const said = share === 0 ? `${near ? "almost " : ""}none kept` : share === 1 ? `${near ? "almost " : ""}all kept`
+      : share < 0.005 ? "under 1% kept" : `${percent(share, 0)} kept`
     const [x0, x1, y0, y1] = [px(columns[c]), px(columns[c + 1]), py(rows[r]), py(rows[r + 1])]
     return {
       x: (x0 + x1) / 2, y: y0, text: [`${span(outputs, rows, r)}, ${span(inputs, columns, c)}: ${said}`],
