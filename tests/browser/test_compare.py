@@ -79,14 +79,25 @@ def test_one_move_of_the_slider_moves_all_that_a_sparsity_changes(visit):
     me.go("compare")
     views = ("layers", "saliency", "mask", "jacobians", "curve")
     before = {view: labels(me, view) for view in views}
-    if "no mask recorded" in before["mask"][0]:
-        views = tuple(view for view in views if view != "mask")
+    cut = me.page.locator(".cell[data-view=saliency] .cut").first.get_attribute("x1")
+    image = me.page.locator("canvas").first.evaluate("canvas => canvas.toDataURL()")
     dots = [dot.get_attribute("cx") for dot in me.page.locator(".dot").all()]
     me.page.locator("input[type=range]").first.focus()
     me.page.keyboard.press("ArrowRight")
     for view in views:
         assert all(old != new for old, new in zip(before[view], labels(me, view), strict=True)), view
     assert [dot.get_attribute("cx") for dot in me.page.locator(".dot").all()] != dots
+    assert me.page.locator(".cell[data-view=saliency] .cut").first.get_attribute("x1") != cut
+    assert me.page.locator("canvas").first.evaluate("canvas => canvas.toDataURL()") != image
+
+
+def test_a_block_of_a_mask_says_what_it_holds(visit):
+    me = visit()
+    me.go("compare")
+    labels(me, "mask")
+    me.page.locator(PANEL.format("mask")).first.hover(position={"x": 90, "y": 60})
+    said = me.page.locator(".tip").inner_text()
+    assert re.fullmatch(r"outputs \d+–\d+, inputs \d+–\d+: (\d+%|none|under 1%) kept", said)
 
 
 def test_columns_moved_pinned_and_hidden_stay_so_and_come_back_from_the_pasted_link(visit):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ def _read(name: str) -> str:
 
 
 BUDGET = 290_000  # bytes of the data
+LEAST = 590  # bytes that a layer takes at one sparsity, at the coarsest
 HTML, CSS = _read("grid.html"), _read("grid.css")
 FILES = ("axes.js", "layers.js", "mask.js", "views.js", "columns.js", "grid.js")
 JS = "".join(map(_read, FILES))  # one module
@@ -35,23 +37,22 @@ JS = "".join(map(_read, FILES))  # one module
 
 @dataclass(frozen=True)
 class Detail:
-    """How finely the grid's data is sent: bins merged, points of an eigenvalue curve, quantiles, a mask's blocks merged to
-    each side, and bytes for a layer."""
+    """How finely the grid's data is sent: bins merged, points of an eigenvalue curve, quantiles, and how many of a
+    mask's blocks to each side are one."""
 
     merge: int
     points: int
     quantiles: int  # a multiple of 4, and 1: quartiles are among them
     blocks: int
-    bytes: int
 
 
 DETAILS = (
-    Detail(1, 40, 33, 1, 3230),
-    Detail(2, 24, 17, 1, 2510),
-    Detail(2, 24, 17, 2, 1450),
-    Detail(3, 14, 9, 2, 1090),
-    Detail(4, 9, 9, 4, 730),
-    Detail(6, 6, 5, 4, 590),
+    Detail(1, 40, 33, 1),
+    Detail(2, 24, 17, 1),
+    Detail(2, 24, 17, 2),
+    Detail(3, 14, 9, 2),
+    Detail(4, 9, 9, 4),
+    Detail(6, 6, 5, 4),
 )
 
 
@@ -68,16 +69,30 @@ def payload(runs: Sequence[Run], seeds: Mapping[str, Sequence[Run]] | None = Non
     shown = [seeds[run.id][0] if seeds else run for run in runs]
     every = base.layers(shown)
     recorded = sum(len(base.sparsities(run)) + 1 for run in shown)
-    most = max(1, BUDGET // (DETAILS[-1].bytes * max(recorded, 1)))
+    most = max(1, BUDGET // (LEAST * max(recorded, 1)))
     largest = sorted(every, key=lambda name: -every[name])[:most]
     known = [name for name in every if name in largest]
-    needed = recorded * len(known)
-    detail = next((d for d in DETAILS if needed * d.bytes <= BUDGET), DETAILS[-1])
-    sent = [
-        {"id": run.id, "label": names[run.id], **_sent(first, known, detail)}
-        | ({"over": _over(seeds[run.id], base.sparsities(first))} if seeds else {})
-        for run, first in zip(runs, shown, strict=True)
-    ]
+    fixed = {
+        "layers": [{"name": name, "size": every[name]} for name in known],
+        "layer": known.index(largest[0]) if largest else 0,
+        "left_out": len(every) - len(known),
+        "sparsities": sorted({s for run in shown for s in base.sparsities(run)}),
+    }
+    own = [{"id": run.id, "label": names[run.id]} for run in runs]
+    if seeds:
+        for run, first, each in zip(runs, shown, own, strict=True):
+            each["over"] = _over(seeds[run.id], base.sparsities(first))
+    found: dict[str, Any] = {}
+    for detail in DETAILS:  # the finest that fits
+        found = fixed | _drawn(shown, own, known, detail)
+        if len(json.dumps(found, separators=(",", ":"))) <= BUDGET:
+            break
+    return found
+
+
+def _drawn(runs: Sequence[Run], own: Sequence[dict[str, Any]], known: list[str], detail: Detail) -> dict[str, Any]:
+    """What depends on how finely it is sent: each run's numbers beside its ``own``, and where points and blocks lie."""
+    sent = [each | _sent(run, known, detail) for each, run in zip(own, runs, strict=True)]
     sides = {n for r in sent for shape in r.get("masks", {}).get("shapes", ()) for n in shape or ()}
     numbers = {
         f["of"]
@@ -88,10 +103,6 @@ def payload(runs: Sequence[Run], seeds: Mapping[str, Sequence[Run]] | None = Non
         for f in x.values()
     }
     return {
-        "layers": [{"name": name, "size": every[name]} for name in known],
-        "layer": known.index(largest[0]) if largest else 0,
-        "left_out": len(every) - len(known),
-        "sparsities": sorted({s for run in shown for s in base.sparsities(run)}),
         "indices": {str(n): (base.thinned(n, detail.points) + 1).tolist() for n in sorted(numbers)},
         "edges": {str(n): masks.edges(n, detail.blocks) for n in sorted(sides)},
         "runs": sent,
