@@ -1,7 +1,8 @@
 """How fast the dashboard is: ``python bench/dashboard.py``. Writes ``bench/results/dashboard.json``.
 
-Cold: from the command to the sample comparison drawn in Chromium, server and browser profile both new. Then a reload, a
-rerun of a page with one figure, and moves of Compare's sparsity slider. Medians; Chromium runs on the same machine.
+Cold: from the command to the sample comparison drawn in Chromium, server and browser profile both new. Then a reload, moves
+of Compare's sparsity slider and choices of its layer; and page by page reruns (from the key or click until everything is
+drawn), the server's part of them, bytes, traces and points. Medians; Chromium runs on the same machine.
 """
 
 from __future__ import annotations
@@ -24,20 +25,55 @@ from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
 from served import CHROMIUM, FLAGS, serve  # noqa: E402
 
 PANELS = 16
-MOVES = """async (n) => {
-  const slider = document.querySelector('input[type=range]') ?? [...document.querySelectorAll('*')].map(
-    (e) => e.shadowRoot?.querySelector('input[type=range]')).find(Boolean)
-  const times = []
-  for (let i = 0; i < n; i++) {
-    const max = Number(slider.max), began = performance.now()
-    slider.value = String(Number(slider.value) >= max ? 0 : Number(slider.value) + 1)
-    slider.dispatchEvent(new Event('input', { bubbles: true }))
-    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)))
+KEY = ("ArrowLeft", "ArrowRight")
+# page -> how a rerun is asked for, and what the budget calls it
+RERUNS = {
+    "saliency": ("slider", "detail"),
+    "spectra": ("slider", "detail"),
+    "jacobians": ("slider", "detail"),
+    "curves": ("pill", "overview"),
+    "methods": ("pill", "overview"),
+    "runs": ("pill", "overview"),
+}
+PILLS = {
+    "curves": ("right after pruning", "after training"),
+    "methods": ("SNIP", "GraSP"),
+    "runs": ("Magnitude", "SNIP"),
+}
+DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].map((plot) => ({
+  traces: plot.data.length,
+  points: Math.max(0, ...plot.data.map((t) => (t.x?.length ?? t.x?._inputArray?.length ?? t.z?.length ?? 0))),
+}))"""
+FIND = """const find = (what) => [document, ...[...document.querySelectorAll('*')].map((e) => e.shadowRoot).filter(Boolean)]
+    .map((root) => root.querySelector(what)).find(Boolean)
+  const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))
+  const times = []"""
+MOVES = f"""async (n) => {{
+  {FIND}
+  const slider = find('input[type=range].slider')
+  for (let i = 0; i < n; i++) {{
+    const began = performance.now()
+    slider.value = String(Number(slider.value) >= Number(slider.max) ? 0 : Number(slider.value) + 1)
+    slider.dispatchEvent(new Event('input', {{ bubbles: true }}))
+    await painted()
     times.push(performance.now() - began)
     await new Promise((done) => setTimeout(done, 60))
-  }
+  }}
   return times
-}"""
+}}"""
+CHOICES = f"""async (n) => {{
+  {FIND}
+  const menu = find('select.menu')
+  for (let i = 0; i < n; i++) {{
+    const began = performance.now()
+    menu.value = String((Number(menu.value) + 1) % menu.options.length)
+    menu.dispatchEvent(new Event('change', {{ bubbles: true }}))
+    await painted()
+    times.push(performance.now() - began)
+    await new Promise((done) => setTimeout(done, 600)) // what the page is told comes 400 ms later
+  }}
+  return times
+}}"""
 
 
 def timed(action: Callable[[], object]) -> float:
@@ -68,30 +104,81 @@ def cold(browser: Browser, folder: Path) -> tuple[float, float]:
     return first, again
 
 
-def moves(browser: Browser, folder: Path) -> tuple[list[float], list[float]]:
-    """Milliseconds of 40 slider moves on Compare, 4 x 4 panels; seconds of 5 reruns of Curves."""
-    server = serve(folder / "store")
-    try:
-        page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-        page.goto(server.url)
-        drawn(page)
-        page.wait_for_timeout(1500)
-        times = page.evaluate(MOVES, 40)
-        page.goto(f"{server.url}/curves")
-        page.locator(".js-plotly-plot .scatterlayer").first.wait_for()
-        page.wait_for_timeout(1500)
-        reruns = []
-        for name in ("right after pruning", "after training") * 3:
-            button = page.get_by_test_id("stButtonGroup").get_by_text(name, exact=True)
-            reruns.append(timed(lambda b=button: (b.click(), page.wait_for_timeout(30), _settled(page))))
-        page.context.close()
-    finally:
-        server.stop()
-    return times, reruns[1:]
+def moves(page: Page, base: str) -> tuple[list[float], list[float]]:
+    """Milliseconds of 40 slider moves and of 20 choices of a layer, in the comparison of four runs."""
+    page.goto(base)
+    drawn(page)
+    page.wait_for_timeout(1500)
+    return page.evaluate(MOVES, 40), page.evaluate(CHOICES, 20)
+
+
+class Wire:
+    """What goes over the page's WebSocket: when and how much, by Chromium's own clock."""
+
+    def __init__(self, page: Page):
+        session = page.context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.on("Network.webSocketFrameSent", lambda event: self.sent.append(event["timestamp"]))
+        session.on("Network.webSocketFrameReceived", self._received)
+        self.clear()
+
+    def clear(self) -> None:
+        self.sent: list[float] = []
+        self.received: list[tuple[float, int]] = []
+
+    def _received(self, event: dict) -> None:
+        self.received.append((event["timestamp"], len(event["response"]["payloadData"]) * 3 // 4))  # base64
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self.received)
+
+    @property
+    def seconds(self) -> float:
+        """From the first message that asked to the last that answered."""
+        return self.received[-1][0] - self.sent[0]
+
+
+def reruns(page: Page, base: str) -> dict[str, dict]:
+    """Page by page: medians of six reruns, after two that fill the caches, and what came with the page."""
+    wire, found = Wire(page), {}
+    for name, (how, kind) in RERUNS.items():
+        wire.clear()
+        page.goto(f"{base}/{name}")
+        page.locator("h1").first.wait_for()
+        page.wait_for_timeout(2500)
+        whole, figures = wire.bytes, page.evaluate(DRAWN)
+        times, server, sizes = [], [], []
+        for i in range(8):
+            if how == "slider":
+                thumb = page.get_by_role("slider").first
+                thumb.focus()
+            else:
+                button = page.get_by_test_id("stButtonGroup").get_by_text(PILLS[name][i % 2], exact=True).first
+                button.scroll_into_view_if_needed()
+            page.wait_for_timeout(700)
+            wire.clear()
+            act = (lambda i=i: page.keyboard.press(KEY[i % 2])) if how == "slider" else (lambda b=button: b.click())
+            times.append(timed(lambda act=act: (act(), page.wait_for_timeout(30), _settled(page))))
+            page.wait_for_timeout(100)
+            server.append(wire.seconds)
+            sizes.append(wire.bytes)
+        found[name] = {
+            "kind": kind, "rerun_ms": round(1000 * median(times[2:])), "slowest_ms": round(1000 * max(times[2:])),
+            "server_ms": round(1000 * median(server[2:])), "server_slowest_ms": round(1000 * max(server[2:])),
+            "bytes_rerun": median(sizes[2:]), "bytes_page": whole, "figures": len(figures),
+            "traces": max((f["traces"] for f in figures), default=0), "points": max((f["points"] for f in figures), default=0),
+        }  # fmt: skip
+        print(name, found[name], file=sys.stderr)
+    return found
 
 
 def _settled(page: Page) -> None:
+    """No script runs, and what it sent has been drawn: two frames have passed."""
     page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
+    )
 
 
 def main() -> None:
@@ -102,7 +189,13 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 starts.append(cold(browser, Path(folder)))
         with tempfile.TemporaryDirectory() as folder:
-            slider, reruns = moves(browser, Path(folder))
+            server = serve(Path(folder) / "store")
+            try:
+                page = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+                slider, clicks = moves(page, server.url)
+                pages = reruns(page, server.url)
+            finally:
+                server.stop()
         browser.close()
     result = {
         "cold_start_to_comparison_s": median(first for first, _ in starts),
@@ -113,7 +206,8 @@ def main() -> None:
             "p95": sorted(slider)[int(0.95 * len(slider))],
             "moves": len(slider),
         },
-        "rerun_curves_s": median(reruns),
+        "layer_choice_ms": {"median": median(clicks), "p95": sorted(clicks)[int(0.95 * len(clicks))]},
+        "pages": pages,
         "load_average_at_end": os.getloadavg()[0],
         "cores": os.cpu_count(),
         "machine": platform.machine(),

@@ -42,8 +42,8 @@ def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
         _line(store, run, names[run.id], places.get(run.id, 0))
     with_points = [run for run in runs if not run.metrics[run.metrics["stage"] == "tuned"].empty]
     if with_points:
-        figure = FIGURES["curves"]
-        card.show(figure, figure.data(with_points), key="live")
+        table, chart = card.drawn("curves", with_points)  # one drawing for all who watch
+        card.show(FIGURES["curves"], table, chart, key="live")
 
 
 def badge(state: str) -> None:
