@@ -1,26 +1,31 @@
-"""The four views side by side: columns are runs, rows are views."""
+"""Every view side by side: columns are runs or methods, rows are views."""
 
 import streamlit as st
 
-from pruneviz.figures import base
 from pruneviz.ui import card, departures, pick
-from pruneviz.ui.compare_grid import compare_grid
+from pruneviz.ui.compare_grid import View, compare_grid
 from pruneviz.ui.stores import open_store
 
 st.title("Compare")
-st.markdown("One column for each run. Move the **sparsity** or choose a **layer**: every panel follows.")
-runs = pick.runs(open_store())
+words, choice = st.columns([3, 1], vertical_alignment="center")
+words.markdown(
+    "Move the **sparsity**, or click a **layer**: every panel follows. Columns can be moved, pinned and hidden; the address "
+    "keeps what you see. A column is a run, or a **method**: then accuracy is the mean over its seeds, with their range."
+)
+columns = choice.segmented_control(
+    "Columns", ["Runs", "Methods"], default="Runs", required=True, key="columns", bind="query-params"
+)
+store = open_store()
+runs = pick.runs(store)
 departures.of_runs(runs)
+seeds = pick.by_configuration(store, runs) if columns == "Methods" else None
+shown = [run for run in runs if seeds is None or run.id in seeds]
 if len(runs) < 2:
-    st.info("Choose two or more runs to see them side by side.", icon=":material/view_column:")
-if runs:
-    asked = st.query_params.get("sparsity", "")
-    start = float(asked) if asked.replace(".", "", 1).isdigit() and float(asked) < 1 else base.SPARSITY
-    sparsity, layer = compare_grid(runs, sparsity=start, layer=st.query_params.get("layer"))
-    for name, value in (("sparsity", f"{sparsity:g}" if sparsity is not None else ""), ("layer", layer or "")):
-        if value and st.query_params.get(name) != value:
-            st.query_params[name] = value
+    pick.another(store, runs)
+if shown:
+    view = compare_grid(shown, View.asked(shown), seeds=seeds)
     box = st.expander("As a figure, to download", key="static", on_change="rerun")
     if box.open:  # it takes a second to draw, and few ask for it
+        order = [run for id_ in view.order for run in shown if run.id == id_ and id_ not in view.hidden]
         with box:
-            card.of("compare", runs, sparsity=sparsity or start, layer=layer)
+            card.of("compare", order, sparsity=view.sparsity, layer=view.layer)

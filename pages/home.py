@@ -6,7 +6,7 @@ from pruneviz.comparison import nine
 from pruneviz.figures import base
 from pruneviz.methods import METHODS
 from pruneviz.ui import live, pick
-from pruneviz.ui.compare_grid import compare_grid
+from pruneviz.ui.compare_grid import View, compare_grid
 from pruneviz.ui.stores import open_store
 
 st.title("PruneViz")
@@ -47,7 +47,7 @@ runs = [store.run(id_) for id_ in pick.one_of_each(same[usual], 4)]
 
 st.header(f"{pick.network(first)}: {len(runs)} runs side by side")
 st.markdown("Move the **sparsity**: more and more weights leave, and every panel follows.")
-compare_grid(runs, sparsity=base.SPARSITY, key="home-grid")
+compare_grid(runs, View(base.SPARSITY), fixed=True, key="home-grid")
 
 recent = table[table["source"] == "store"].head(6)
 if len(recent):

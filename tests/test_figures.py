@@ -2,149 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
+from handmade import (
+    EDGES,
+    LAYERS,
+    SIZES,
+    SPARSITIES,
+    HandMade,
+    change,
+    long_run,
+    repairs,
+    run,
+    signed_run,
+    structured,
+)
 from handmasks import with_masks
 
 from pruneviz import figures
 from pruneviz.config import RunConfig
 from pruneviz.figures import FIGURES, base, saliency, spectra
 from pruneviz.figures.change import spearman
-from pruneviz.figures.grid import payload
 from pruneviz.figures.jacobians import END, MARKS
 from pruneviz.figures.saliency import cut, folded, place, score_at
 from pruneviz.figures.spectra import condition, effective_rank, product, summary
 from pruneviz.methods import METHODS
-
-SPARSITIES = (0.5, 0.9, 0.98)
-LAYERS = ["1", "3"]
-SIZES = np.array([1000, 200])
-EDGES = np.linspace(-3, 0, 61)
-
-
-@dataclass
-class HandMade:
-    """A run whose numbers are known: what figures read of a stored one."""
-
-    config: RunConfig
-    probes: dict[str, tuple[dict[str, np.ndarray], list[str]]] = field(default_factory=dict)
-    accuracy: dict[float, float] = field(default_factory=dict)
-    state: str = "succeeded"
-    moves: bool = False  # survivors move: the network was measured before that too
-    extra: dict[tuple[float, str, str], float] = field(default_factory=dict)  # (sparsity, stage, metric) -> value
-
-    @property
-    def id(self) -> str:
-        return self.config.id
-
-    @property
-    def files(self) -> dict[str, dict[str, Any]]:
-        return {name: {"sha256": name} for name in self.probes}
-
-    @property
-    def metrics(self) -> pd.DataFrame:
-        rows = [(0.0, "dense", "test", "accuracy", 0.97), (0.0, "dense", "test", "loss", 0.1)] if self.accuracy else []
-        for s, value in self.accuracy.items():
-            left = round(1200 * (1 - s))
-            rows += [
-                (s, "pruned", "test", "accuracy", value / 2), (s, "pruned", "", "reached", s), (s, "pruned", "", "parameters", left),
-                (s, "tuned", "test", "accuracy", value), (s, "tuned", "", "reached", s), (s, "tuned", "", "parameters", left),
-                (s, "tuned", "", "epochs", 45), (s, "pruned", "test", "loss", 2.0), (s, "tuned", "test", "loss", 0.2),
-            ]  # fmt: skip
-            if self.moves:
-                rows += [(s, "zeroed", "test", "accuracy", value / 4), (s, "zeroed", "test", "loss", 20.0)]
-        rows += [(s, stage, "", metric, value) for (s, stage, metric), value in self.extra.items()]
-        table = pd.DataFrame(rows, columns=["sparsity", "stage", "split", "metric", "value"])
-        return table.assign(run=self.id, method=self.config.method, seed=self.config.seed)
-
-    def names(self, probe: str) -> list[str]:
-        return [name for name in self.probes if name.startswith(f"{probe}-")]
-
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        return self.probes[name][0] if name in self.probes else {}
-
-    def layers(self, name: str) -> list[str]:
-        return self.probes[name][1] if name in self.probes else []
-
-
-def histograms(sparsity: float) -> dict[str, np.ndarray]:
-    """Every layer has its scores spread evenly over the bins; the lowest ``sparsity`` of them leave."""
-    whole = np.stack([np.bincount(np.arange(n) * 60 // n, minlength=60) for n in SIZES])
-    removed = np.clip(np.round(sparsity * SIZES)[:, None] - (np.cumsum(whole, 1) - whole), 0, whole).astype(int)
-    return {
-        "edges": EDGES, "kept": whole - removed, "removed": removed, "zeros": np.zeros((2, 2), int), "sizes": SIZES,
-        "alive": (whole - removed).sum(1), "log": np.array([1]), "threshold": np.array([10 ** (3 * sparsity - 3)]),
-    }  # fmt: skip
-
-
-def change(
-    predicted: Any = (1e-4, 2e-4, 3e-4, 4e-4),
-    measured: Any = (1e-4, 4e-4, 2e-4, 8e-4),
-    zeroed: Any = None,
-    every: bool = False,
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Measured removals, the first half of them in the first layer."""
-    p, m = np.array(predicted, float), np.array(measured, float)
-    arrays = {
-        "predicted": p, "measured": m, "zeroed": m if zeroed is None else np.array(zeroed, float),
-        "layer": np.arange(len(p)) * 2 // len(p), "correlation": np.array([spearman(p, m)]), "all": np.array([int(every)]),
-    }  # fmt: skip
-    return arrays, [f"{name}.weight" for name in LAYERS]
-
-
-def directions() -> tuple[dict[str, np.ndarray], list[str]]:
-    """Layer "1" of 10 x 100 directions in 10 x 32 blocks, all worth 1 but the first, worth 100; "3" of 20 x 10, nothing left."""
-    theta = np.ones((32, 10))
-    theta[0, 0] = 100
-    images = np.zeros((2, 1, 3, 3))
-    images[0, 0, 1], images[1, 0, :, 1] = 0.5, -0.5  # a line across and one down
-    arrays = {"theta0": theta, "theta1": np.zeros((20, 10)), "vectors0": images}
-    return arrays | {"shape0": np.array([100, 10]), "shape1": np.array([20, 10])}, LAYERS
-
-
-def sensitivity() -> tuple[dict[str, np.ndarray], list[str]]:
-    """The first layer can lose anything, the second falls to chance."""
-    ratios = np.array([0.0, 0.5, 0.9])
-    return {
-        "ratios": ratios,
-        "accuracy": np.array([[0.9, 0.9, 0.9], [0.9, 0.4, 0.1]]),
-        "samples": np.array([360]),
-    }, LAYERS
-
-
-def run(method: str = "snip", accuracy: dict[float, float] | None = None, **settings: Any) -> HandMade:
-    """A finished run with all probes: A0 has equal eigenvalues, the others fall; quantiles rise evenly from 0 to 2, from input
-    to output from 0 to 4. Before a repair all singular values are a tenth of that."""
-    config = RunConfig(method=method, sparsities=SPARSITIES, **settings)
-    falling = {"A0": np.ones(10), "S0": 0.5 ** np.arange(100.0), "A1": np.r_[1.0, np.zeros(9)], "S1": np.ones(20)}
-    values = {
-        "quantiles": np.stack([np.linspace(0, 2, 65)] * 2),
-        "mean": np.array([1.0, 0.6]),
-        "spread": np.array([0.5, 0.3]),
-        "end": np.linspace(0, 4, 65), "end_mean": np.array([2.0]), "end_spread": np.array([1.25]),
-    }  # fmt: skip
-    small = {key: a / 10 for key, a in values.items()}
-    probes: dict[str, Any] = {"spectra-start": (falling, LAYERS), "jacobians-start": (values, LAYERS)}
-    probes["change-start"] = change()
-    probes |= {"directions-start": directions(), "sensitivity-start": sensitivity()}
-    moves = config.repair != "none" or config.params.get("repair") is True or method == "obs"
-    for s in SPARSITIES:
-        probes[f"saliency-{s:g}"] = histograms(s), [f"{name}.weight" for name in LAYERS]
-        probes[f"spectra-tuned-{s:g}"] = falling, LAYERS
-        probes[f"directions-tuned-{s:g}"] = directions()
-        probes |= {f"jacobians-{when}-{s:g}": (values, LAYERS) for when in ("pruned", "tuned")}
-        probes |= {f"jacobians-zeroed-{s:g}": (small, LAYERS)} if moves else {}
-    return HandMade(config, probes, accuracy or {0.5: 0.96, 0.9: 0.9, 0.98: 0.5}, moves=moves)
-
-
-def repairs(method: str = "snip", **settings: Any) -> list[Any]:
-    """Runs that differ in the repair alone."""
-    return [run(method, repair=kind, **settings) for kind in ("none", "rescale", "isometry")]
 
 
 @pytest.fixture
@@ -159,37 +43,6 @@ def suited(key: str, runs: list[Any]) -> list[Any]:
     if key != "repair":
         return runs
     return [each for made in runs for each in repairs(made.config.method, seed=made.config.seed)]
-
-
-def long_run(layers: int = 16, widest: int = 4608, method: str = "snip", seed: int = 0) -> HandMade:
-    """A deep network with noisy numbers, none of which is short."""
-    rng = np.random.default_rng(seed)
-    names = [f"features.{i}" for i in range(layers)]
-    factors = {f"{f}{i}": np.sort(rng.random(widest))[::-1] for f in "AS" for i in range(layers)}
-    values = {
-        "quantiles": np.sort(rng.random((layers, 65)), 1),
-        "mean": rng.random(layers),
-        "spread": rng.random(layers),
-        "end": np.sort(rng.random(65)), "end_mean": rng.random(1), "end_spread": rng.random(1),
-    }  # fmt: skip
-    counts = rng.integers(1000, 90_000, (2, layers, 60))
-    bars = {
-        "edges": EDGES, "kept": counts[0], "removed": counts[1], "zeros": np.zeros((layers, 2), int), "log": np.array([1]),
-        "sizes": counts.sum((0, 2)), "alive": counts[0].sum(1), "threshold": np.array([0.1234567]),
-    }  # fmt: skip
-    probes: dict[str, Any] = {"spectra-start": (factors, names), "jacobians-start": (values, names)}
-    probes["change-start"] = change(*rng.standard_normal((3, 2000)))
-    matrices = {f"theta{i}": rng.random((32, 32)) for i in range(layers)}
-    shapes = {f"shape{i}": np.array([widest, widest]) for i in range(layers)}
-    turned = {**matrices, **shapes, "vectors0": rng.standard_normal((6, 3, 28, 28))}, names
-    tried = {"ratios": np.linspace(0, 0.9, 11), "accuracy": rng.random((layers, 11)), "samples": np.array([1000])}
-    probes |= {"directions-start": turned, "sensitivity-start": (tried, names)}
-    for s in SPARSITIES:
-        probes[f"directions-tuned-{s:g}"] = {**turned[0], "theta0": rng.random((32, 32))}, names
-        probes |= {f"saliency-{s:g}": (bars, [f"{n}.weight" for n in names]), f"spectra-tuned-{s:g}": (factors, names)}
-        probes |= {f"jacobians-{when}-{s:g}": (values, names) for when in ("pruned", "tuned")}
-    network = {"model": "lenet-5-caffe", "dataset": "mnist"} if method == "l1-filters" else {}
-    return HandMade(RunConfig(method=method, sparsities=SPARSITIES, seed=seed, **network), probes, {0.5: 0.9})
 
 
 @pytest.mark.parametrize("key", FIGURES)
@@ -452,42 +305,6 @@ def test_the_grid_has_a_column_a_run_and_marks_the_sparsity(four):
     assert bars["y"].sum() == SIZES[0]
 
 
-def test_the_payload_holds_every_layer_and_sparsity_of_every_run(four):
-    sent = payload(four)
-    assert sent["sparsities"] == list(SPARSITIES)
-    assert [layer["name"] for layer in sent["layers"]] == LAYERS
-    assert sent["layers"][sent["layer"]]["size"] == max(layer["size"] for layer in sent["layers"])
-    for sending in sent["runs"]:
-        assert len(sending["saliency"]) == len(sending["spectra"]["tuned"]) == len(sending["jacobians"]["pruned"]) == 3
-        bars = sending["saliency"][1]["layers"][0]
-        assert sum(bars["kept"]) == bars["alive"] == 100
-        assert sum(bars["removed"]) == 900
-        assert sending["tuned"] == [0.96, 0.9, 0.5]
-        assert sending["spectra"]["start"][0]["A"]["rank"] == pytest.approx(10)
-    assert json.loads(json.dumps(sent, allow_nan=False)) == sent
-
-
-@pytest.mark.parametrize("layers", [3, 16, 60])
-def test_the_payload_stays_small(layers):
-    runs = [long_run(layers, 500, method) for method in ("snip", "random", "magnitude", "lottery-ticket")]
-    sent = payload(runs)
-    assert len(json.dumps(sent, separators=(",", ":"))) <= 300_000
-    quantiles = sent["runs"][0]["jacobians"]["start"][0]
-    assert (len(quantiles) - 1) % 4 == 0  # quartiles are among them
-    assert len(sent["layers"]) + sent["left_out"] == layers
-    assert (
-        sum(sent["runs"][0]["saliency"][0]["layers"][0]["kept"])
-        == long_run(layers, 500).probes["saliency-0.5"][0]["kept"][0].sum()
-    )
-
-
-def test_a_run_without_probes_still_has_its_curve():
-    bare = HandMade(RunConfig(method="snip", sparsities=SPARSITIES, probes=()), {}, {0.5: 0.9, 0.9: 0.8})
-    sent = payload([bare, run()])
-    assert sent["runs"][0]["saliency"] == [None, None]
-    assert sent["runs"][0]["tuned"] == [0.9, 0.8]
-
-
 def test_a_signed_logarithm_is_odd_linear_near_zero_and_a_power_of_ten_is_one_further():
     values = np.array([-3.0, -1e-3, 0, 1e-9, 2e-3, 50])
     assert base.unsigned(base.signed(values, 1e-3), 1e-3) == pytest.approx(values)
@@ -516,22 +333,12 @@ def test_a_place_on_a_histogram_s_axis_leads_back_to_the_score(log):
     assert place(-1, 2, 0.1) == pytest.approx(-place(1, 2, 0.1))
 
 
-def signed_run(method: str = "grasp") -> HandMade:
-    """Scores of both signs: 60 bins of one unit each on 6 powers of ten, the lower half of them below 0."""
-    made = run(method)
-    bars = histograms(0.5) | {"edges": np.linspace(-3, 3, 61), "log": np.array([2]), "linthresh": np.array([1e-4])}
-    made.probes["saliency-0.5"] = {**bars, "threshold": np.array([0.0])}, [f"{name}.weight" for name in LAYERS]
-    return made
-
-
 def test_scores_with_a_sign_stand_on_both_sides_of_zero():
     drawn = figures.saliency([signed_run()], sparsity=0.5)
     assert "0" in drawn.layout.xaxis.ticktext
     assert any(text.startswith("−") for text in drawn.layout.xaxis.ticktext)
     assert [shape.x0 for shape in drawn.layout.shapes] == pytest.approx([0, 0])
     assert "both sides of 0" in figures.note(drawn)
-    sent = payload([signed_run(), run()])["runs"][0]["saliency"][0]
-    assert (sent["log"], sent["linear"]) == (2, 1e-4)
     static = figures.compare([signed_run(), run()], sparsity=0.5)
     assert "0" in static.layout.xaxis.ticktext
     assert "0" not in static.layout.xaxis2.ticktext
@@ -610,11 +417,6 @@ def test_a_repair_is_a_moment_of_its_own_between_pruned_and_trained():
     assert trend["pruned", 0.9] == pytest.approx(trend["repaired", 0.9] / 10)
     named = {trace.name for trace in figures.jacobians([run("snip", repair="isometry")]).data}
     assert {"before pruning", "pruned", "repaired", "trained again"} <= named
-    sent = payload([run("snip", repair="isometry"), run("snip")])["runs"]
-    assert sent[0]["jacobians"]["pruned"][1][0][-1] == pytest.approx(sent[0]["jacobians"]["repaired"][1][0][-1] / 10)
-    assert "repaired" not in sent[1]["jacobians"]
-    assert sent[0]["zeroed"] == pytest.approx([0.24, 0.225, 0.125])
-    assert "zeroed" not in sent[1]
 
 
 def test_the_whole_network_s_jacobian_is_a_layer_of_its_own():
@@ -734,29 +536,6 @@ def test_every_method_s_marker_has_all_the_variants_that_the_trend_draws(method:
 # Whole units: filters and directions
 
 
-def structured(method: str = "kron-obd", **settings: Any) -> HandMade:
-    """A run that removes filters or directions: layers are named as modules, and the last has no scores."""
-    made = run(method, {0.5: 0.9, 0.9: 0.8}, **settings)
-    for s in (0.5, 0.9):
-        bars = {
-            key: value[:1] if key in ("kept", "removed", "zeros", "sizes", "alive") else value
-            for key, value in histograms(s).items()
-        }
-        made.probes[f"saliency-{s:g}"] = bars, ["1"]
-    del made.probes["saliency-0.98"]
-    made.extra = {
-        (0.0, "dense", "latency_256"): 0.004,
-        (0.5, "pruned", "latency_256"): 0.002,
-        (0.9, "pruned", "latency_256"): 0.005,
-    }
-    made.extra |= {
-        (0.5, "pruned", "speedup_256"): 2.0,
-        (0.9, "pruned", "speedup_256"): 0.8,
-        (0.98, "pruned", "most"): 0.93,
-    }
-    return made
-
-
 @pytest.mark.parametrize(
     ("method", "noun"), [("obd", "weights"), ("kron-obd", "filters"), ("eigendamage", "directions")]
 )
@@ -768,7 +547,6 @@ def test_axes_and_captions_count_what_the_method_removes(method: str, noun: str)
     assert f" of 1,000 {noun} removed" in base.alt(drawn)
     assert figures.layers([made], sparsity=0.9).layout.yaxis.title.text == f"{noun} removed (%)"
     assert f"4 {noun} by lot" in figures.change([made]).layout.annotations[0].text
-    assert payload([made])["runs"][0]["unit"] == noun
     static = figures.compare([made, run("snip")], sparsity=0.9)
     assert static.layout.yaxis.title.text == ("weights per bin" if noun == "weights" else "per bin")
     assert static.layout.xaxis.title.text == f"score of {noun} (log)"
@@ -793,10 +571,6 @@ def test_layers_of_filters_and_of_weights_stand_in_one_column():
     assert drawn.layout.xaxis.categoryarray == ("1", "3")
     assert drawn.layout.yaxis.title.text == "units removed (%)"
     assert "filters of Kron-OBD; weights of SNIP" in figures.note(drawn)
-    sent = payload([structured(), run("snip")])["runs"]
-    assert sent[0]["saliency"][0]["layers"][1] is None
-    assert sent[0]["speedup"] == [2.0, 0.8]
-    assert "speedup" not in sent[1]
 
 
 def test_the_sides_of_a_layer_are_one_layer():

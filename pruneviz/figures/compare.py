@@ -1,4 +1,4 @@
-"""Compare: four views of every run side by side. :mod:`pruneviz.figures.grid` is the same, moving."""
+"""Compare: four views of every run side by side. :mod:`pruneviz.figures.grid` has more of them, and moves."""
 
 from __future__ import annotations
 

@@ -1,67 +1,145 @@
-"""The Compare page's grid: runs as columns, four views as rows, moved by one slider in the browser without a rerun."""
+"""The Compare page's grid: columns are runs or methods, rows are views, moved in the browser without a rerun."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from pruneviz.figures import grid
 from pruneviz.figures.base import MAX_RUNS, SPARSITY, module, too_many
+from pruneviz.ui import pick
 from pruneviz.ui.card import state
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
-
 _component = st.components.v2.component("pruneviz_compare_grid", html=grid.HTML, css=grid.CSS, js=grid.JS)
+
+_COVER = "[data-testid=stHeader]"  # opaque while the sidebar is folded
+
+
+@dataclass(frozen=True)
+class View:
+    """What someone looks at: sparsity and layer, the columns' order, and which are pinned or hidden (ids of runs)."""
+
+    sparsity: float | None = None
+    layer: str | None = None
+    order: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
+
+    @classmethod
+    def asked(cls, runs: Sequence[Run]) -> View:
+        """What the address asks for, or else was looked at last, with the runs as they stand in it."""
+
+        def asked(name: str) -> str:
+            return st.query_params.get(name) or pick.looked(name) or ""
+
+        def listed(name: str) -> tuple[str, ...]:
+            named = asked(name).split(",")
+            return tuple(run.id for run in runs if run.id in named)
+
+        try:
+            sparsity = float(asked("sparsity"))
+        except ValueError:
+            sparsity = SPARSITY
+        layer = module(asked("layer")) or None
+        return cls(
+            sparsity if 0 <= sparsity < 1 else SPARSITY,
+            layer,
+            tuple(run.id for run in runs),
+            listed("pin"),
+            listed("hide"),
+        )
+
+    def remember(self) -> None:
+        """Write it into the address, so that the link restores it, and keep it for the other pages."""
+        sparsity = "" if self.sparsity is None else f"{self.sparsity:g}"
+        pick.look(sparsity=sparsity, layer=self.layer or "", pin=",".join(self.pinned), hide=",".join(self.hidden))
 
 
 def compare_grid(
-    runs: Sequence[Run], *, sparsity: float | None = None, layer: str | None = None, key: str = "grid"
-) -> tuple[float, str | None]:
-    """Draw up to six runs side by side; returns the sparsity and the layer that the user looks at.
+    runs: Sequence[Run],
+    view: View,
+    *,
+    seeds: Mapping[str, Sequence[Run]] | None = None,
+    fixed: bool = False,
+    key: str = "grid",
+) -> View:
+    """Draw up to six runs side by side; returns what the user looks at.
 
-    ``sparsity`` and ``layer`` are wishes, say from a link: they count when first given and whenever they change. The
-    data of all sparsities and layers goes to the browser once; a move comes back some 400 ms after it ended.
+    ``view`` is a wish, say from a link: it counts when first given and whenever it changes. The data of all sparsities
+    and layers goes to the browser once; a move comes back some 400 ms after it ended. ``seeds``: columns are methods,
+    see :func:`pruneviz.figures.grid.payload`. ``fixed`` columns are neither moved, pinned nor hidden, and the address
+    is left alone.
     """
-    runs, layer = list(runs), module(layer) if layer else None
-    if not runs:
-        st.info("Choose two to six finished runs to see them side by side.")
-        return sparsity if sparsity is not None else SPARSITY, layer
     if len(runs) > MAX_RUNS:
         st.caption(too_many(runs))
-    sent = _payload(tuple(state(run) for run in runs), runs)
+    view = view if view.order else replace(view, order=tuple(run.id for run in runs))
+    # Sorted, so that the columns' order is no part of the data: a move sends nothing again.
+    runs = sorted(list(runs)[:MAX_RUNS], key=lambda run: run.id)
+    siblings = [sibling for run in runs for sibling in (seeds or {}).get(run.id, ())]
+    sent = _payload(tuple(map(state, runs)), tuple(map(state, siblings)), runs, seeds)
     if sent["left_out"]:
         st.caption(f"The {len(sent['layers'])} largest layers are here; {sent['left_out']} smaller ones are left out.")
-    memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "known": [], "stale": None})
-    told = (st.session_state.get(key) or {}).get("view")
-    asked = (sparsity, layer)
-    if asked not in memory["known"] and not (told and asked == (told["sparsity"], told["layer"])):
-        # A new wish. Where the page only repeats what it asked or got before, the data stays and is not sent again.
-        memory |= {"turn": memory["turn"] + 1, "wish": asked, "stale": told}
-    wish = {"sparsity": memory["wish"][0], "layer": memory["wish"][1]}
-    view = _component(key=key, data={**sent, "turn": memory["turn"], "wish": wish}, on_view_change=lambda: None).view
-    seen = (
-        (float(view["sparsity"]), view["layer"]) if view and view != memory["stale"] else _first(sent, *memory["wish"])
-    )
-    memory["known"] = [asked, seen]
+    memory = st.session_state.setdefault(f"{key}-wish", {"turn": 0, "wish": None, "asked": None, "stale": None})
+    told, wish = _told(key), memory["wish"]
+    shown = wish and _seen(sent, memory, told)
+    fresh = told is None and view not in (wish, shown)  # the page was left, and the browser starts anew
+    if fresh or view not in (memory["asked"], shown):
+        # Where the page only repeats what it asked or got before, the data stays and is not sent again.
+        memory |= {"turn": memory["turn"] + 1, "wish": view, "stale": told}
+    memory["asked"] = view
+    data = {**sent, "fixed": fixed, "cover": _COVER, "turn": memory["turn"], "wish": asdict(memory["wish"])}
+    _component(key=key, data=data, on_view_change=_nothing if fixed else lambda: _followed(key))
+    seen = _seen(sent, memory, _told(key))
+    if not fixed:
+        seen.remember()
     return seen
 
 
-def _first(sent: dict[str, Any], sparsity: float | None, layer: str | None) -> tuple[float, str | None]:
-    """What the browser shows before anyone has moved anything."""
-    names = [each["name"] for each in sent["layers"]]
-    asked = sparsity if sparsity is not None else SPARSITY
+def _told(key: str) -> View | None:
+    """What the browser last told."""
+    told = (st.session_state.get(key) or {}).get("view")
+    return told and View(
+        told["sparsity"], told["layer"], *(tuple(told[name]) for name in ("order", "pinned", "hidden"))
+    )
+
+
+def _followed(key: str) -> None:
+    """Before the page runs again, its menus and the address follow what was done to the columns."""
+    if told := _told(key):
+        told.remember()
+        pick.reorder(told.order)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _seen(sent: dict[str, Any], memory: Mapping[str, Any], told: View | None) -> View:
+    """What the browser shows: what it told since the last wish, or else that wish."""
+    if told and told != memory["stale"]:
+        return told
+    wish, names = memory["wish"], [each["name"] for each in sent["layers"]]
+    asked = wish.sparsity if wish.sparsity is not None else SPARSITY
     near = min(sent["sparsities"], key=lambda s: abs(s - asked), default=asked)
-    return near, layer if layer in names else names[sent["layer"]] if names else None
+    layer = wish.layer if wish.layer in names else names[sent["layer"]] if names else None
+    return replace(wish, sparsity=near, layer=layer)
 
 
 @st.cache_data(max_entries=50, show_spinner=False)
-def _payload(states: tuple[tuple[str, str], ...], _runs: list[Run]) -> dict[str, Any]:
+def _payload(
+    states: tuple[tuple[str, str], ...],
+    siblings: tuple[tuple[str, str], ...],
+    _runs: list[Run],
+    _seeds: Mapping[str, Sequence[Run]] | None,
+) -> dict[str, Any]:
     """The grid's data with a digest, so that the browser knows when it is the same."""
-    found = grid.payload(_runs)
+    found = grid.payload(_runs, _seeds)
     return {"id": hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16], **found}

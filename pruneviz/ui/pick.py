@@ -25,8 +25,12 @@ def runs(store: Store, *, most: int = base.MAX_RUNS) -> list[Run]:
     table = store.runs()
     table = table[table["state"] == "succeeded"]
     if table.empty:
-        st.info("No finished run yet. Start one on the Run page.", icon=":material/play_circle:")
-        st.page_link("pages/run.py", label="Run a pruning method", icon=":material/play_circle:")
+        with st.container(border=True):
+            st.markdown(":material/hourglass_empty: **No finished run yet**")
+            st.caption(
+                "Scores, masks, spectra and curves appear here as soon as a run has ended. A small one takes seconds."
+            )
+            st.page_link("pages/run.py", label="Run a pruning method", icon=":material/play_circle:")
         st.stop()
     chosen = _from_address(set(table["id"]))
     networks = {network(row): row for row in table.to_dict("records")}
@@ -49,6 +53,30 @@ def runs(store: Store, *, most: int = base.MAX_RUNS) -> list[Run]:
     _remember(picked)
     by_id = {run.id: run for run in among}
     return [by_id[id_] for id_ in picked]
+
+
+def another(store: Store, found: Sequence[Run], most: int = 4) -> None:
+    """A panel beside a lone run: what could stand next to it, a click each."""
+    table = store.runs()
+    table = table[table["state"] == "succeeded"]
+    here = network(found[0].config.model_dump()) if found else None
+    same = table[[here in (None, network(row)) for row in table.to_dict("records")]]
+    rest = same[~same["id"].isin([run.id for run in found])]
+    others = rest[~rest["method"].isin([run.config.method for run in found])]
+    offered = [store.run(id_) for id_ in one_of_each(others if len(others) else rest, most)]
+    names = base.labels([*found, *offered])
+    with st.container(border=True):
+        st.markdown(":material/view_column: **Set another run beside it**")
+        st.caption(
+            "A column for each run, the same rows for all: differences show at once. Choose above, or take one of these."
+            if offered
+            else f"This is the only finished run of {here}. Another method on the same network can stand beside it."
+        )
+        with st.container(horizontal=True):
+            for run in offered:
+                st.button(names[run.id], key=f"add {run.id}", icon=":material/add:", on_click=add, args=(run.id,))
+            if not offered:
+                st.page_link("pages/run.py", label="Run another method", icon=":material/play_circle:")
 
 
 def sparsity(found: Sequence[Run], *, label: str = "Sparsity (weights removed)") -> float:
@@ -90,7 +118,7 @@ def _ask(key: str, options: list, read: Callable[[str | None], Any]) -> None:
 
 
 def looked(name: str) -> str | None:
-    """What was looked at last on any page: the ``sparsity`` or the ``layer``."""
+    """What was looked at last on any page: the ``sparsity``, the ``layer``, columns that ``pin`` or ``hide`` names."""
     return st.session_state.get(_LOOK, {}).get(name)
 
 
@@ -98,8 +126,10 @@ def look(**values: str) -> None:
     """Keep what is looked at, for the other pages and in the address: all of it, so that a link says what it shows."""
     st.session_state.setdefault(_LOOK, {}).update(values)
     for name, value in values.items():
-        if st.query_params.get(name) != value:
+        if value and st.query_params.get(name) != value:
             st.query_params[name] = value
+        elif not value and name in st.query_params:
+            del st.query_params[name]
 
 
 def clicked_layer(key: str) -> None:
@@ -151,6 +181,17 @@ def _new_runs() -> None:
     _remember(st.session_state[_WIDGET])
 
 
+def reorder(ids: Sequence[str]) -> None:
+    """The chosen runs in this order; those that it does not name stand behind."""
+    chosen = st.session_state.get(_CHOSEN, [])
+    _remember(sorted(chosen, key=lambda id_: ids.index(id_) if id_ in ids else len(ids)))
+
+
+def add(id_: str) -> None:
+    """Choose one more run."""
+    _remember([*st.session_state.get(_CHOSEN, []), id_])
+
+
 def _remember(ids: Sequence[str]) -> None:
     st.session_state[_CHOSEN] = list(ids)
     text = ",".join(ids)
@@ -173,6 +214,17 @@ def every_seed(store: Store, found: Sequence[Run], alike: Callable[[RunConfig], 
         if alike(run.config) in wanted:
             everything.setdefault(id_, run)
     return list(everything.values())
+
+
+def by_configuration(store: Store, found: Sequence[Run]) -> dict[str, list[Run]]:
+    """Id of the first of these runs of each configuration -> all its finished seeds, rising."""
+    first = {}
+    for run in found:
+        first.setdefault(_but_seed(run.config), run.id)
+    groups: dict[str, list[Run]] = {id_: [] for id_ in first.values()}
+    for run in every_seed(store, found):
+        groups[first[_but_seed(run.config)]].append(run)
+    return {id_: sorted(group, key=lambda run: run.config.seed) for id_, group in groups.items()}
 
 
 def _but_seed(config: RunConfig) -> str:

@@ -12,7 +12,7 @@ from served import serve
 from pruneviz.comparison import NINE
 
 pytestmark = pytest.mark.browser
-PANELS = ("saliency", "spectra", "jacobians", "curve")
+PANELS = ("layers", "saliency", "mask", "spectra", "jacobians", "curve")
 PAGES = ("", "run", "compare", "saliency", "spectra", "jacobians", "curves", "methods", "papers", "runs")
 
 

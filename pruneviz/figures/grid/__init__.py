@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pruneviz.figures import base
+from pruneviz.figures.grid import masks
 from pruneviz.figures.jacobians import moments
 from pruneviz.figures.saliency import histograms
 from pruneviz.figures.spectra import condition, effective_rank, spectrum
@@ -26,44 +29,71 @@ def _read(name: str) -> str:
 
 
 BUDGET = 290_000  # bytes of the data
+LEAST = 590  # bytes that a layer takes at one sparsity, at the coarsest
 HTML, CSS = _read("grid.html"), _read("grid.css")
-JS = _read("views.js") + _read("grid.js")  # one module
+FILES = ("axes.js", "layers.js", "mask.js", "views.js", "columns.js", "grid.js")
+JS = "".join(map(_read, FILES))  # one module
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How finely the grid's data is sent: bins merged, points of an eigenvalue curve, quantiles, and bytes for a layer."""
+    """How finely the grid's data is sent: bins merged, points of an eigenvalue curve, quantiles, and how many of a
+    mask's blocks to each side are one."""
 
     merge: int
     points: int
     quantiles: int  # a multiple of 4, and 1: quartiles are among them
-    bytes: int
+    blocks: int
 
 
 DETAILS = (
-    Detail(1, 40, 33, 1800),
-    Detail(2, 24, 17, 1080),
-    Detail(3, 14, 9, 730),
-    Detail(4, 9, 9, 620),
-    Detail(6, 6, 5, 480),
+    Detail(1, 40, 33, 1),
+    Detail(2, 24, 17, 1),
+    Detail(2, 24, 17, 2),
+    Detail(3, 14, 9, 2),
+    Detail(4, 9, 9, 4),
+    Detail(6, 6, 5, 4),
 )
 
 
-def payload(runs: Sequence[Run]) -> dict[str, Any]:
+def payload(runs: Sequence[Run], seeds: Mapping[str, Sequence[Run]] | None = None) -> dict[str, Any]:
     """What the moving grid draws from: every sparsity and layer of up to six runs, as JSON-ready lists.
 
-    Eigenvalues are log10, at ``indices`` by their number. Deep networks get fewer bins and points, and very deep ones
-    only their largest layers, so that the whole stays below 300 kB.
+    Eigenvalues are log10, at ``indices`` by their number; a mask's blocks begin and end at ``edges`` by the number of
+    rows or columns. ``seeds``: run id -> all seeds of its configuration, where columns are methods; accuracy is then
+    that over all of them, and everything else the first one's. Deep networks get fewer bins, points and blocks, and
+    very deep ones only their largest layers, so that the whole stays below 300 kB.
     """
     runs = list(runs)[: base.MAX_RUNS]
-    names, every = base.labels(runs), base.layers(runs)
-    recorded = sum(len(base.sparsities(run)) + 1 for run in runs)
-    most = max(1, BUDGET // (DETAILS[-1].bytes * max(recorded, 1)))
+    names = base.labels(runs)
+    shown = [seeds[run.id][0] if seeds else run for run in runs]
+    every = base.layers(shown)
+    recorded = sum(len(base.sparsities(run)) + 1 for run in shown)
+    most = max(1, BUDGET // (LEAST * max(recorded, 1)))
     largest = sorted(every, key=lambda name: -every[name])[:most]
     known = [name for name in every if name in largest]
-    needed = recorded * len(known)
-    detail = next((d for d in DETAILS if needed * d.bytes <= BUDGET), DETAILS[-1])
-    sent = [_sent(run, names[run.id], known, detail) for run in runs]
+    fixed = {
+        "layers": [{"name": name, "size": every[name]} for name in known],
+        "layer": known.index(largest[0]) if largest else 0,
+        "left_out": len(every) - len(known),
+        "sparsities": sorted({s for run in shown for s in base.sparsities(run)}),
+    }
+    own = [{"id": run.id, "label": names[run.id]} for run in runs]
+    if seeds:
+        for run, first, each in zip(runs, shown, own, strict=True):
+            each["over"] = _over(seeds[run.id], base.sparsities(first))
+    found: dict[str, Any] = {}
+    for detail in DETAILS:  # the finest that fits
+        found = fixed | _drawn(shown, own, known, detail)
+        if len(json.dumps(found, separators=(",", ":"))) <= BUDGET:
+            break
+    return found
+
+
+def _drawn(runs: Sequence[Run], own: Sequence[dict[str, Any]], known: list[str], detail: Detail) -> dict[str, Any]:
+    """What depends on how finely it is sent: each run's numbers beside its ``own``, and where points and blocks lie."""
+    sent = [each | _sent(run, known, detail) for each, run in zip(own, runs, strict=True)]
+    sides = {n for r in sent for shape in r.get("masks", {}).get("shapes", ()) for n in shape or ()}
     numbers = {
         f["of"]
         for r in sent
@@ -73,28 +103,25 @@ def payload(runs: Sequence[Run]) -> dict[str, Any]:
         for f in x.values()
     }
     return {
-        "layers": [{"name": name, "size": every[name]} for name in known],
-        "layer": known.index(largest[0]) if largest else 0,
-        "left_out": len(every) - len(known),
-        "sparsities": sorted({s for run in runs for s in base.sparsities(run)}),
         "indices": {str(n): (base.thinned(n, detail.points) + 1).tolist() for n in sorted(numbers)},
+        "edges": {str(n): masks.edges(n, detail.blocks) for n in sorted(sides)},
         "runs": sent,
     }
 
 
-def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, Any]:
+def _sent(run: Run, known: list[str], detail: Detail) -> dict[str, Any]:
     config, own = run.config, base.sparsities(run)
     moved = any(stage == "zeroed" for stage in run.metrics["stage"])
     network = "the trained network" if config.start == "trained" else "the initial network"
     once = "pruned once" if config.one_shot else f"pruned in {config.rounds} rounds"
-    numbers = {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in run.metrics.itertuples(index=False)}
+    numbers = _numbers(run)
+    bars = [histograms(run, s) if f"saliency-{s:g}" in run.names("saliency") else [] for s in own]
+    images = masks.kept(run, own, known, detail.blocks)
 
     def series(stage: str, split: str, metric: str) -> list[float | None]:
         return [_short(numbers.get((stage, s, split, metric))) for s in own]
 
     return {
-        "id": run.id,
-        "label": label,
         "colour": base.colour(config.method),
         "about": f"{network}, {once}{', survivors moved' if moved else ''}",
         "unit": base.units(config.method),
@@ -106,7 +133,10 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
         "parameters": series("pruned", "", "parameters"),
         "connected": series("pruned", "", "connected"),
         **({"speedup": speedup} if any(speedup := series("pruned", "", "speedup_256")) else {}),
-        "saliency": [_bars(run, s, known, detail) for s in own],
+        "overall": series("pruned", "", "reached"),
+        "removed": [_removed(panels, known) for panels in bars],
+        "saliency": [_bars(panels, known, detail) for panels in bars],
+        **({"masks": images} if any(images["shapes"]) else {}),
         "spectra": {
             "start": _eigenvalues(run, "spectra-start", known, detail),
             "tuned": [_eigenvalues(run, f"spectra-tuned-{s:g}", known, detail) for s in own],
@@ -121,6 +151,36 @@ def _sent(run: Run, label: str, known: list[str], detail: Detail) -> dict[str, A
     }
 
 
+def _numbers(run: Run) -> dict[tuple[str, float, str, str], float]:
+    """(stage, sparsity, split, metric) -> value."""
+    rows = run.metrics.itertuples(index=False)
+    return {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in rows}
+
+
+def _over(runs: Sequence[Run], own: Sequence[float]) -> dict[str, Any]:
+    """Test accuracy over all seeds of a configuration: means, and the lowest and highest after training again."""
+    found = [_numbers(run) for run in runs]
+
+    def over(how: Callable[[list[float]], float], stage: str, s: float) -> float | None:
+        values = [value for each in found if (value := each.get((stage, s, "test", "accuracy"))) is not None]
+        return _short(how(values)) if values else None
+
+    means = {stage: [over(fmean, stage, s) for s in own] for stage in ("pruned", "zeroed", "tuned")}
+    return {
+        "seeds": [run.config.seed for run in runs],
+        "dense": over(fmean, "dense", 0.0),
+        **{stage: values for stage, values in means.items() if any(v is not None for v in values)},
+        "low": [over(min, "tuned", s) for s in own],
+        "high": [over(max, "tuned", s) for s in own],
+    }
+
+
+def _removed(panels: list[dict[str, Any]], known: list[str]) -> list[float | None]:
+    """Layer by layer the share removed: 1 only where nothing is left, None where no scores are recorded."""
+    shares = {p["layer"]: min(round(1 - p["alive"] / p["size"], 4), 0.9999) if p["alive"] else 1 for p in panels}
+    return [shares.get(name) for name in known]
+
+
 def _short(value: float | None) -> float | int | None:
     """Four significant digits; None for what JSON cannot hold."""
     if value is None or not np.isfinite(value):
@@ -128,9 +188,8 @@ def _short(value: float | None) -> float | int | None:
     return int(value) if float(value).is_integer() else float(f"{value:.4g}")
 
 
-def _bars(run: Run, sparsity: float, known: list[str], detail: Detail) -> dict[str, Any] | None:
+def _bars(panels: list[dict[str, Any]], known: list[str], detail: Detail) -> dict[str, Any] | None:
     """Histograms of the known layers at one recorded sparsity; None where it has none."""
-    panels = histograms(run, sparsity) if f"saliency-{sparsity:g}" in run.names("saliency") else []
     if not panels:
         return None
 

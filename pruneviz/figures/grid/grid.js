@@ -1,5 +1,4 @@
-// Two to six runs side by side, drawn here from data that is sent once: slider and layer menu never wait for Python.
-// views.js comes before this in one module.
+// Two to six runs side by side, drawn here from data that is sent once: neither slider, layers nor columns wait for Python.
 
 // A browser's time goes into parsing and layout: what is the same as before stays.
 function paint(element, markup) {
@@ -15,37 +14,43 @@ function nearestIndex(values, sparsity) {
 class Grid {
   constructor(root) {
     this.root = root
-    this.slider = root.querySelector(".slider")
-    this.menu = root.querySelector(".menu")
-    this.cells = root.querySelector(".cells")
-    this.tip = root.querySelector(".tip")
+    for (const name of ["slider", "menu", "heads", "scroll", "rows", "shelf", "tip"]) this[name] = root.querySelector(`.${name}`)
     this.slider.addEventListener("input", () => this.move(+this.slider.value))
     this.slider.addEventListener("change", () => this.tell())
     this.menu.addEventListener("change", () => this.choose(+this.menu.value))
-    this.cells.addEventListener("pointermove", (event) => this.hover(event))
-    this.cells.addEventListener("pointerleave", () => this.leave())
-    this.cells.addEventListener("click", (event) => this.click(event))
-    new ResizeObserver(() => { if (this.width() !== this.drawnWidth) this.draw() }).observe(this.cells)
+    this.rows.addEventListener("pointermove", (event) => this.hover(event))
+    this.rows.addEventListener("pointerleave", () => this.leave())
+    this.rows.addEventListener("click", (event) => this.click(event))
+    this.rows.addEventListener("keydown", (event) => this.key(event))
+    this.heads.addEventListener("click", (event) => this.act(event.target.closest("button")))
+    this.shelf.addEventListener("click", (event) => this.show(event.target.closest("button")))
+    for (const [one, other] of [[this.heads, this.scroll], [this.scroll, this.heads]]) {
+      one.addEventListener("scroll", () => { if (other.scrollLeft !== one.scrollLeft) other.scrollLeft = one.scrollLeft })
+    }
+    new ResizeObserver(() => { if (this.scroll.clientWidth !== this.spread) this.arrange() }).observe(this.scroll)
   }
 
   // New data, or new wishes from Python; the same data again leaves what the user is doing alone.
   update({ data, setStateValue }) {
     this.setStateValue = setStateValue
     const turned = data.turn !== this.turn
+    let before
     if (data.id !== this.data?.id) {
       const [s, name] = [this.sparsity, this.data?.layers[this.layer]?.name]
       this.data = data
       this.layer = name == null ? data.layer : data.layers.findIndex((l) => l.name === name)
       if (this.layer < 0) this.layer = data.layer
       this.index = nearestIndex(data.sparsities, s ?? 0.9)
+      before = this.columns?.view
+      this.columns = new Columns(data.runs.map(({ id }) => id))
       this.build()
     } else if (!turned) return
     this.turn = data.turn
     if (turned && data.wish.sparsity != null) this.index = nearestIndex(data.sparsities, data.wish.sparsity)
     const wanted = turned ? data.layers.findIndex((l) => l.name === data.wish.layer) : -1
     if (wanted >= 0) this.layer = wanted
-    this.scale()
-    this.draw()
+    this.columns.take(turned || !before ? data.wish : before)
+    this.arrange()
   }
 
   get sparsity() { return this.data?.sparsities[this.index] }
@@ -56,20 +61,32 @@ class Grid {
     this.root.querySelector(".stops").innerHTML = sparsities.map((s) => `<span>${percent(s)}</span>`).join("")
     const option = (l, i) => `<option value="${i}">${esc(l.name)} (${count(l.size)} weights)</option>`
     this.menu.innerHTML = layers.map(option).join("")
-    this.cells.style.setProperty("--runs", runs.length)
-    const head = ({ colour, label }) =>
-      `<div class="head"><i style="background:${esc(colour)}"></i><div><b>${esc(label)}</b><small></small></div></div>`
-    const panel = (view, i) =>
-      `<svg role="img" data-run="${i}" data-view="${view.key}" height="${view.height}"><g></g><g></g><g class="mark"></g></svg>`
-    const row = (view) =>
-      `<div class="about"><p><b>${view.title}</b> ${view.about}</p></div>${runs.map((_, i) => panel(view, i)).join("")}`
-    this.cells.innerHTML = [...runs.map(head), ...VIEWS.map(row), ...runs.map(() => "<dl></dl>")].join("")
-    this.panels = [...this.cells.querySelectorAll("svg")]
+    this.heads.firstElementChild.innerHTML = runs.map((run) => head(run, !this.data.fixed && runs.length > 1)).join("")
+    this.rows.innerHTML = [...VIEWS.map((view) => this.row(view)), `<div class="row">${runs.map(({ id }) =>
+      `<div class="cell" data-run="${esc(id)}"><dl></dl></div>`).join("")}</div>`].join("")
+    this.parts = new Map(runs.map(({ id }) => {
+      const mine = [...this.root.querySelectorAll(".cell")].filter((cell) => cell.dataset.run === id)
+      const views = mine.filter((cell) => cell.dataset.view).map((cell) => [cell.dataset.view, cell])
+      const [about, numbers] = ["small", "dl"].map((name) => mine.map((cell) => cell.querySelector(name)).find(Boolean))
+      return [id, { ...Object.fromEntries(views), about, numbers }]
+    }))
   }
 
-  width() { return Math.floor(this.panels?.[0]?.getBoundingClientRect().width || 0) }
+  row({ key, title, about, directions, seeds }) {
+    const { runs, layers } = this.data
+    const methods = runs.some((run) => run.over)
+    const first = !methods || seeds ? "" : runs.every((r) => r.over.seeds[0] === runs[0].over.seeds[0])
+      ? `Here: seed ${runs[0].over.seeds[0]}.` : `Here: one seed each (${runs.map((r) => r.over.seeds[0]).join(", ")}).`
+    const said = [about, directions && runs.some((r) => r.unit === "directions") && directions, methods && seeds, first]
+    const bar = (run, i) => `<div role="option" id="pv-${esc(run.id)}-${i}" aria-selected="false"></div>`
+    const bars = (run) => key !== "layers" ? "" :
+      `<div class="bars" role="listbox" tabindex="0">${layers.map((_, i) => bar(run, i)).join("")}</div>`
+    const cell = (run) => `<div class="cell" data-run="${esc(run.id)}" data-view="${key}">${key === "mask" ? "<canvas></canvas>" : ""}` +
+      `<svg role="img" data-view="${key}"><g></g><g></g><g class="mark"></g></svg>${bars(run)}</div>`
+    return `<div class="about"><p><b>${title}</b> ${said.filter(Boolean).join(" ")}</p></div><div class="row">${runs.map(cell).join("")}</div>`
+  }
 
-  scale() { this.scales = sharedScales(this.data, this.layer) }
+  get shown() { return this.columns.shown.map((id) => this.data.runs.find((run) => run.id === id)) }
 
   move(index) {
     if (index === this.index) return
@@ -78,15 +95,79 @@ class Grid {
   }
 
   choose(layer) {
+    if (layer === this.layer) return
     this.layer = layer
     this.scale()
     this.draw()
     this.tell()
   }
 
+  // The columns in their order, the pinned ones first.
+  arrange() {
+    const { all, shown, pinned, hidden } = this.columns
+    const width = (this.spread = this.scroll.clientWidth)
+    const cover = this.data.cover && document.querySelector(this.data.cover) // what lies over the top of the page
+    const clear = !cover || /, 0\)$|^transparent$/.test(getComputedStyle(cover).backgroundColor)
+    this.root.style.setProperty("--top", `${clear ? 0 : cover.offsetHeight}px`)
+    const narrow = width < 480
+    const least = narrow && shown.length > 1 && pinned.size ? Math.floor(width / 2) : 248
+    const stuck = Math.max(1, Math.floor((width - 0.9 * least) / least)) // a pinned column must leave room for another
+    this.root.style.setProperty("--column", `${least}px`)
+    this.root.style.setProperty("--shown", shown.length)
+    for (const row of this.root.querySelectorAll(".row")) {
+      const cells = new Map([...row.children].map((cell) => [cell.dataset.run, cell]))
+      all.forEach((id, i) => { if (row.children[i] !== cells.get(id)) row.insertBefore(cells.get(id), row.children[i]) })
+      for (const [id, cell] of cells) {
+        const place = shown.indexOf(id)
+        const pin = pinned.has(id) && place < stuck
+        cell.hidden = hidden.has(id)
+        cell.classList.toggle("pinned", pin)
+        cell.classList.toggle("last", pin && !(pinned.has(shown[place + 1]) && place + 1 < stuck))
+        cell.style.left = pin ? `calc(${place} * var(--column))` : ""
+      }
+    }
+    this.heads.querySelectorAll("button").forEach((button) => {
+      const id = button.closest(".cell").dataset.run
+      button.disabled = !this.columns.may(id, button.dataset.act)
+      if (button.dataset.act === "pin") button.setAttribute("aria-pressed", pinned.has(id))
+    })
+    this.shelf.hidden = !hidden.size
+    const named = this.data.runs.filter(({ id }) => hidden.has(id))
+    paint(this.shelf, named.map(({ id, label }) => `<button type="button" data-show="${esc(id)}">Show ${esc(label)}</button>`).join(""))
+    this.scale()
+    this.draw()
+  }
+
+  act(button) {
+    if (!button) return
+    const id = button.closest(".cell").dataset.run
+    this.columns.act(id, button.dataset.act)
+    this.arrange()
+    const next = [...this.shelf.children].find(({ dataset }) => dataset.show === id)
+    if (button.dataset.act === "hide") next?.focus()
+    else if (!button.disabled) button.focus() // moving its column took the focus away
+    else button.parentElement.querySelector("button:not(:disabled)")?.focus()
+    this.tell()
+  }
+
+  show(button) {
+    if (!button) return
+    this.columns.show(button.dataset.show)
+    this.arrange()
+    ;[...this.heads.querySelectorAll(".cell")].find(({ dataset }) => dataset.run === button.dataset.show)?.querySelector("[data-act=hide]")?.focus()
+    this.tell()
+  }
+
+  width() {
+    const cell = this.parts?.get(this.columns.shown[0])?.curve
+    return Math.floor(cell?.querySelector("svg").getBoundingClientRect().width || 0)
+  }
+
+  scale() { this.scales = sharedScales(this.data, this.shown, this.layer) }
+
   draw() {
-    const { runs, layers, sparsities } = this.data
-    const w = (this.drawnWidth = this.width())
+    const { layers, sparsities } = this.data
+    const w = this.width()
     if (!w || !sparsities.length) return
     const started = performance.now()
     this.leave()
@@ -96,41 +177,71 @@ class Grid {
     this.slider.setAttribute("aria-valuetext", `${said} of the weights removed`)
     this.root.querySelector(".value").textContent = said
     this.root.querySelectorAll(".stops span").forEach((stop, i) => stop.classList.toggle("on", i === this.index))
-    const layer = { ...layers[this.layer], index: this.layer }
-    const now = runs.map((run) => nearestIndex(run.sparsities, this.sparsity))
-    for (const svg of this.panels) {
-      const view = VIEWS.find((v) => v.key === svg.dataset.view)
-      const run = runs[svg.dataset.run]
-      const place = { now: now[svg.dataset.run], layer, w, h: view.height, data: this.data, scales: this.scales }
-      const drawn = view.draw({ run, colour: run.colour, ...place })
-      paint(svg.children[0], drawn.frame)
-      paint(svg.children[1], drawn.markup)
-      const subject = view.key === "curve" ? view.title : `${view.title} of layer ${layer.name}`
-      svg.setAttribute("aria-label", `${run.label}, ${subject}: ${drawn.label}.`)
-      svg.at = drawn.at
+    const [shown, layer] = [this.shown, { ...layers[this.layer], index: this.layer }]
+    const now = new Map(shown.map((run) => [run.id, nearestIndex(run.sparsities, this.sparsity)]))
+    const place = { layer, w, data: this.data, runs: shown, scales: this.scales }
+    for (const view of VIEWS) {
+      const h = Math.round(view.height * clamp(w / 300, 1, 1.5)) // wide panels are higher too
+      const drawn = shown.map((run) => view.draw({ run, now: now.get(run.id), colour: run.colour, h, ...place }))
+      const high = drawn.some(({ at }) => at) ? h : 30
+      shown.forEach((run, i) => this.panel(this.parts.get(run.id)[view.key], view, run, now.get(run.id), layer, high, drawn[i]))
     }
-    this.cells.querySelectorAll(".head small").forEach((small, i) => {
-      const own = runs[i].sparsities[now[i]]
-      const elsewhere = own == null ? "no sparsity recorded yet" : `no ${said} here: shown at ${percent(own)}`
-      small.textContent = own === this.sparsity ? runs[i].about : elsewhere
-    })
-    this.cells.querySelectorAll("dl").forEach((list, i) => { list.innerHTML = this.numbers(runs[i], now[i], layer) })
+    for (const run of shown) {
+      const { about, numbers } = this.parts.get(run.id)
+      about.textContent = this.about(run, now.get(run.id), said)
+      paint(numbers, this.numbers(run, now.get(run.id), layer))
+    }
     this.root.dataset.ms = (performance.now() - started).toFixed(1)
+  }
+
+  panel(cell, view, run, now, layer, h, drawn) {
+    const svg = cell.querySelector("svg")
+    svg.setAttribute("height", h)
+    paint(svg.children[0], drawn.frame)
+    paint(svg.children[1], drawn.markup)
+    const seed = run.over && !view.whole ? `, seed ${run.over.seeds[0]}` : ""
+    const subject = view.whole ? view.title : view.key === "layers" ? "share removed of each layer" : `${view.title} of layer ${layer.name}`
+    svg.setAttribute("aria-label", `${run.label}${seed}, ${subject}: ${drawn.label}.`)
+    cell.at = drawn.at
+    const canvas = cell.querySelector("canvas")
+    if (canvas && canvas.painted !== drawn.painting) {
+      canvas.painted = drawn.painting
+      if (drawn.paint) drawn.paint(canvas)
+      else canvas.width = canvas.height = 0
+    }
+    const bars = cell.querySelector(".bars")
+    if (!bars) return
+    bars.hidden = !drawn.at
+    bars.setAttribute("aria-label", `Layers of ${run.label}: choose one for all panels`)
+    bars.setAttribute("aria-activedescendant", bars.children[layer.index].id)
+    ;[...bars.children].forEach((bar, index) => {
+      bar.setAttribute("aria-selected", index === layer.index)
+      bar.setAttribute("aria-label", removedFrom(run, now, { name: this.data.layers[index].name, index }))
+    })
+  }
+
+  about(run, now, said) {
+    const own = run.sparsities[now]
+    const seeds = run.over ? `${seedsOf(run)}, ` : ""
+    if (own == null) return `${seeds}no sparsity recorded yet`
+    return seeds + (own === this.sparsity ? run.about : `no ${said} here: shown at ${percent(own)}`)
   }
 
   numbers(run, now, layer) {
     const bars = run.saliency[now]?.layers[layer.index]
+    const shown = run.over ?? run
     const rows = [
-      ["Accuracy, trained again", percent(run.tuned[now])],
-      ["Right after pruning", percent(run.pruned[now])],
-      ["Dense network", percent(run.dense)],
+      [run.over ? `Accuracy, mean of ${seedsOf(run)}` : "Accuracy, trained again", percent(shown.tuned[now])],
+      ["Right after pruning", percent(shown.pruned[now])],
+      ["Dense network", percent(shown.dense)],
       [`Layer ${layer.name} left`, bars ? `${count(bars.alive)} of ${count(bars.size)} ${run.unit}` : "–"],
-      [`Layer ${layer.name} removed`, bars ? percent(1 - bars.alive / bars.size) : "–"],
+      [`Layer ${layer.name} removed`, percent(gone(run, now, layer.index))],
       ["Parameters left", count(run.parameters[now])],
     ]
     if (this.data.runs.some((r) => r.zeroed)) {
-      rows.splice(2, 0, ["By zeroing only", percent((run.zeroed ?? run.pruned)[now])])
+      rows.splice(2, 0, ["By zeroing only", percent((shown.zeroed ?? shown.pruned)[now])])
     }
+    if (run.over) rows.splice(1, 0, ["Lowest to highest seed", `${percent(run.over.low[now])} to ${percent(run.over.high[now])}`])
     if (this.data.runs.some((r) => r.speedup)) {
       rows.push(["Speed, 256 samples", run.speedup?.[now] == null ? "as dense" : `${+run.speedup[now].toFixed(2)} × dense`])
     }
@@ -142,24 +253,24 @@ class Grid {
   tell() {
     clearTimeout(this.timer)
     this.timer = setTimeout(() => {
-      const view = { sparsity: this.sparsity, layer: this.data.layers[this.layer]?.name ?? null }
+      const view = { sparsity: this.sparsity, layer: this.data.layers[this.layer]?.name ?? null, ...this.columns.view }
       if (this.root.isConnected && JSON.stringify(view) !== this.told) this.setStateValue("view", view)
       this.told = JSON.stringify(view)
     }, 400)
   }
 
   find(event) {
-    const svg = event.target.closest?.("svg")
-    if (!svg?.at) return {}
-    const box = svg.getBoundingClientRect()
-    return { svg, box, found: svg.at(event.clientX - box.left, event.clientY - box.top) }
+    const cell = event.target.closest?.(".cell")
+    if (!cell?.at) return {}
+    const box = cell.querySelector("svg").getBoundingClientRect()
+    return { cell, box, found: cell.at(event.clientX - box.left, event.clientY - box.top) }
   }
 
   hover(event) {
-    const { svg, box, found } = this.find(event)
+    const { cell, box, found } = this.find(event)
     this.leave()
     if (!found) return
-    svg.querySelector(".mark").innerHTML = `<circle cx="${found.x}" cy="${found.y}" r="4.5"/>`
+    cell.querySelector(".mark").innerHTML = found.mark ?? `<circle cx="${found.x}" cy="${found.y}" r="4.5"/>`
     this.tip.innerHTML = found.text.map((part, i) => (i ? `<div>${esc(part)}</div>` : `<b>${esc(part)}</b>`)).join("")
     this.tip.hidden = false
     const outer = this.root.getBoundingClientRect()
@@ -171,14 +282,25 @@ class Grid {
 
   leave() {
     this.tip.hidden = true
-    this.cells.querySelectorAll(".mark").forEach((mark) => { if (mark.firstChild) mark.innerHTML = "" })
+    this.rows.querySelectorAll(".mark").forEach((mark) => { if (mark.firstChild) mark.innerHTML = "" })
   }
 
   click(event) {
-    const { svg, found } = this.find(event)
-    if (svg?.dataset.view !== "curve" || !found) return
+    const bar = event.target.closest("[role=option]")
+    if (bar) return this.choose([...bar.parentElement.children].indexOf(bar))
+    const { cell, found } = this.find(event)
+    if (cell?.dataset.view !== "curve" || !found) return
     this.move(nearestIndex(this.data.sparsities, found.sparsity))
     this.tell()
+  }
+
+  key(event) {
+    if (!event.target.matches(".bars")) return
+    const last = this.data.layers.length - 1
+    const to = { ArrowRight: this.layer + 1, ArrowDown: this.layer + 1, ArrowLeft: this.layer - 1, ArrowUp: this.layer - 1, Home: 0, End: last }
+    if (!(event.key in to) && event.key !== "Enter" && event.key !== " ") return
+    event.preventDefault()
+    if (event.key in to) this.choose(clamp(to[event.key], 0, last))
   }
 }
 

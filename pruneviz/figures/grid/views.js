@@ -1,113 +1,4 @@
-// Drawing for the Compare grid: scales, axes and four views as SVG markup. grid.js follows in the same module.
-
-const esc = (text) => String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`)
-const edge = (bins, i) => bins.range[0] + i * bins.step
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value))
-const spaced = (sparsity) => -Math.log10(Math.max(1 - sparsity, 1e-6))
-const percent = (share, digits = 1) => (share == null ? "–" : `${+(100 * share).toFixed(digits)}%`)
-const thousands = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 })
-const count = (value) => (value == null ? "–" : thousands.format(value))
-const superscript = (n) => String(n).replace(/[-\d]/g, (c) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(c)])
-const power = (n) => (n === 0 ? "1" : n === 1 ? "10" : `10${superscript(n)}`)
-const short = (n) => (n >= 1000 ? `${+(n / 1000).toFixed(1)}k` : `${+n.toFixed(2)}`)
-
-function number(value) {
-  if (value == null) return "–"
-  const size = Math.abs(value)
-  if (value === 0 || (size >= 1e-3 && size < 1e5)) return size < 1000 ? `${+value.toPrecision(3)}` : count(value)
-  const [mantissa, exponent] = value.toExponential(1).split("e")
-  return `${mantissa}·${power(+exponent)}`
-}
-
-function niceTicks(low, high, most) {
-  const raw = (high - low) / most || 1
-  const unit = 10 ** Math.floor(Math.log10(raw))
-  const step = [1, 2, 5, 10].map((m) => m * unit).find((s) => s >= raw * 0.9)
-  const ticks = []
-  for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-6; t += step) ticks.push(+t.toPrecision(10))
-  return ticks
-}
-
-function powerTicks(low, high, most) {
-  const [first, last] = [Math.ceil(low - 1e-9), Math.floor(high + 1e-9)]
-  if (last - first < 1) {
-    const fine = []
-    for (let e = first - 1; e <= last + 1; e++) {
-      for (const m of [1, 2, 5]) fine.push([e + Math.log10(m), number(m * 10 ** e)])
-    }
-    return fine.filter(([at]) => at >= low && at <= high)
-  }
-  const step = Math.ceil((last - first + 1) / most)
-  const exponents = Array.from({ length: Math.floor((last - first) / step) + 1 }, (_, i) => first + i * step)
-  return exponents.map((e) => [e, power(e)])
-}
-
-// Where a score stands on a histogram's axis, and back. log 1: log10; 2: a logarithm with a sign, linear close to 0; 0: plain.
-function placeOf(score, { log, linear }) {
-  if (score == null || (log === 1 && score <= 0)) return null
-  return log === 1 ? Math.log10(score) : log === 2 ? Math.asinh(score / linear) / Math.LN10 : score
-}
-const scoreAt = (place, { log, linear }) =>
-  log === 1 ? 10 ** place : log === 2 ? linear * Math.sinh(place * Math.LN10) : place
-
-// 0 and powers of ten on both sides of it; the largest 1, 2 or 5 of one where no power fits.
-function signedTicks(low, high, bins, most) {
-  const at = (v) => placeOf(v, bins)
-  const reach = scoreAt(Math.max(-low, high, 1e-9), bins)
-  const [first, last] = [Math.ceil(Math.log10(bins.linear) - 1e-9), Math.floor(Math.log10(reach) + 1e-9)]
-  const all = Array.from({ length: Math.max(0, last - first + 1) }, (_, i) => first + i)
-  const clear = all.filter((e) => at(10 ** e) > 0.12 * (high - low)) // not on top of the 0
-  const powers = clear.length ? clear : all.slice(-1)
-  const step = Math.ceil((powers.length * ((low < 0) + (high > 0))) / (most - 1)) || 1
-  const sizes = powers.reverse().filter((_, i) => i % step === 0).map((e) => [10 ** e, power(e)])
-  if (!sizes.length) {
-    const fine = [5, 2, 1].map((m) => m * 10 ** Math.floor(Math.log10(reach))).find((v) => v <= reach * (1 + 1e-9))
-    sizes.push([fine, number(fine)])
-  }
-  const ticks = [[0, "0"], ...sizes.flatMap(([v, text]) => [[at(v), text], [at(-v), `−${text}`]])]
-  return ticks.filter(([v]) => v >= low && v <= high).sort(([a], [b]) => a - b)
-}
-
-// A panel's axes: frame, grid, ticks, titles; returns the scales.
-function axes(w, h, { x, y, xTicks, yTicks, xTitle, yTitle, caption, twoLines }) {
-  const m = { left: 46, right: 10, top: 24, bottom: 36 }
-  const px = (v) => m.left + ((v - x[0]) / (x[1] - x[0] || 1)) * (w - m.left - m.right)
-  const py = (v) => h - m.bottom - ((v - y[0]) / (y[1] - y[0] || 1)) * (h - m.top - m.bottom)
-  const parts = []
-  for (const [v, text] of yTicks) {
-    parts.push(`<line class="rule" x1="${m.left}" x2="${w - m.right}" y1="${py(v)}" y2="${py(v)}"/>`)
-    parts.push(`<text class="tick" text-anchor="end" x="${m.left - 6}" y="${py(v) + 3.5}">${esc(text)}</text>`)
-  }
-  parts.push(`<line class="axis" x1="${m.left}" x2="${w - m.right}" y1="${h - m.bottom}" y2="${h - m.bottom}"/>`)
-  const free = [-Infinity, -Infinity]
-  xTicks.forEach(([v, text], i) => {
-    const half = 3.2 * String(text).length
-    const row = twoLines ? i % 2 : 0
-    if (px(v) - half < free[row]) return
-    free[row] = px(v) + half + 4
-    parts.push(`<line class="axis" x1="${px(v)}" x2="${px(v)}" y1="${h - m.bottom}" y2="${h - m.bottom + 4 + 11 * row}"/>`)
-    const below = h - m.bottom + (twoLines ? 13 + 12 * row : 15)
-    parts.push(`<text class="tick" text-anchor="middle" x="${px(v)}" y="${below}">${esc(text)}</text>`)
-  })
-  const [centre, middle] = [(m.left + w - m.right) / 2, (m.top + h - m.bottom) / 2]
-  parts.push(`<text text-anchor="middle" x="${centre}" y="${h - 6}">${esc(xTitle)}</text>`)
-  parts.push(`<text text-anchor="middle" transform="translate(11 ${middle}) rotate(-90)">${esc(yTitle)}</text>`)
-  return { px, py, m, frame: parts.join(""), top: `<text class="caption" x="${m.left}" y="13">${esc(caption)}</text>` }
-}
-
-const line = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("")
-function missing(h, text) {
-  return { frame: "", markup: `<text class="caption" x="46" y="${h / 2}">${esc(text)}</text>`, label: text }
-}
-
-function nearestOf(points, x, y) {
-  let best = null
-  for (const p of points) {
-    const distance = y == null ? Math.abs(p.x - x) : Math.hypot(p.x - x, p.y - y)
-    if (!best || distance < best.distance) best = { ...p, distance }
-  }
-  return best
-}
+// Four of the views, and the scales that the panels of a row share.
 
 // Counts with all that lies below the axis in its lowest bin, as the recorded histograms have it.
 function folded(counts, bins, start) {
@@ -121,7 +12,7 @@ function folded(counts, bins, start) {
 function saliency({ run, now, layer, w, h, colour, scales }) {
   const recorded = run.saliency[now]
   const bars = recorded?.layers[layer.index]
-  if (!bars) return missing(h, "no scores of this layer recorded")
+  if (!bars) return missing("no scores of this layer recorded")
   const { log } = recorded
   const x = scales.scores.get(run)
   const [kept, removed] = [bars.kept, bars.removed].map((counts) => folded(counts, recorded, x[0]))
@@ -164,7 +55,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
 function spectra({ run, now, layer, w, h, colour, data, scales }) {
   const moments = [["before", run.spectra.start[layer.index]], ["after", run.spectra.tuned[now]?.[layer.index]]]
   const after = moments[1][1] ?? moments[0][1]
-  if (!after) return missing(h, "no spectra of this layer recorded")
+  if (!after) return missing("no spectra of this layer recorded")
   const [low, high, last] = scales.spectra
   const ranked = (f) => `${f} ${(after[f].rank ?? 0).toFixed(1)} of ${after[f].of}`
   const { px, py, frame, top } = axes(w, h, {
@@ -210,7 +101,7 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
   const { start, pruned, repaired, tuned } = run.jacobians
   const moments = [["before", start], ["pruned", pruned[now]], ["repaired", repaired?.[now]], ["trained", tuned[now]]]
     .filter(([name]) => repaired || name !== "repaired").map(([name, all]) => [name, all?.[layer.index]])
-  if (!moments.some(([, q]) => q)) return missing(h, "no Jacobians of this layer recorded")
+  if (!moments.some(([, q]) => q)) return missing("no Jacobians of this layer recorded")
   const high = scales.jacobians
   const median = (q) => q[(q.length - 1) / 2]
   const last = moments.findLast(([, q]) => q)
@@ -241,43 +132,65 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
   return { frame, markup: parts.join(""), label, at: (x) => nearestOf(points, x) }
 }
 
-function curve({ run, now, w, h, colour, data, scales }) {
+function curve({ run, now, w, h, colour, data, runs, scales }) {
   const [low, high] = scales.curve
-  const accuracy = run.tuned[now]
+  const shown = run.over ?? run // the mean over seeds, where columns are methods
+  const accuracy = shown.tuned[now]
+  const spread = run.over && run.over.seeds.length > 1 ? [run.over.low[now], run.over.high[now]].map((v) => percent(v)) : null
   const { px, py, m, frame, top } = axes(w, h, {
     x: scales.spread, y: [low, high], xTitle: "weights removed", yTitle: "test accuracy (%)",
-    caption: `${percent(accuracy)} trained again, ${percent(run.pruned[now])} before`,
+    caption: spread ? `mean ${percent(accuracy)}${w < 225 ? "" : `, seeds ${spread.join(" to ")}`}`
+      : `${percent(accuracy)} trained again${w < 225 ? "" : `, ${percent(shown.pruned[now])} before`}`,
     xTicks: data.sparsities.map((s) => [spaced(s), percent(s)]),
     yTicks: niceTicks(low, high, 5).map((v) => [v, `${v}`]),
   })
-  const path = ({ sparsities }, values) =>
-    line(sparsities.flatMap((s, i) => (values[i] == null ? [] : [[px(spaced(s)), py(100 * values[i])]])))
+  const places = (of, values) => of.sparsities.flatMap((s, i) => (values[i] == null ? [] : [[px(spaced(s)), py(100 * values[i])]]))
+  const path = (of, values) => line(places(of, values))
   const parts = [frame]
-  for (const other of data.runs) if (other !== run) parts.push(`<path class="other" d="${path(other, other.tuned)}"/>`)
-  const dense = run.dense == null ? null : py(100 * run.dense)
+  for (const other of runs) if (other !== run) parts.push(`<path class="other" d="${path(other, (other.over ?? other).tuned)}"/>`)
+  const dense = shown.dense == null ? null : py(100 * shown.dense)
   if (dense != null) parts.push(`<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${dense}" y2="${dense}"/>`)
-  parts.push(`<path class="before" stroke="${colour}" d="${path(run, run.pruned)}"/>`)
-  parts.push(`<path class="after" stroke="${colour}" d="${path(run, run.tuned)}"/>`)
+  if (spread) {
+    const around = line([...places(run, run.over.low), ...places(run, run.over.high).reverse()])
+    parts.push(`<path class="band" fill="${colour}" d="${around}Z"/>`)
+  }
+  parts.push(`<path class="before" stroke="${colour}" d="${path(run, shown.pruned)}"/>`)
+  parts.push(`<path class="after" stroke="${colour}" d="${path(run, shown.tuned)}"/>`)
   const points = run.sparsities.map((s, i) => ({
-    x: px(spaced(s)), y: py(100 * (run.tuned[i] ?? low / 100)), sparsity: s,
+    x: px(spaced(s)), y: py(100 * (shown.tuned[i] ?? low / 100)), sparsity: s,
     text: [
-      `${percent(s)} removed`, `${percent(run.tuned[i])} trained again`, `${percent(run.pruned[i])} right after pruning`,
+      `${percent(s)} removed`, `${percent(shown.tuned[i])} trained again`, `${percent(shown.pruned[i])} right after pruning`,
+      ...(run.over ? [`mean of ${seedsOf(run)}, ${percent(run.over.low[i])} to ${percent(run.over.high[i])}`] : []),
     ],
   }))
   const dot = points[now]
   const here = !dot || accuracy == null ? "" :
     `<line class="here" x1="${dot.x}" x2="${dot.x}" y1="${m.top}" y2="${h - m.bottom}"/>` +
     `<circle class="dot" fill="${colour}" cx="${dot.x}" cy="${dot.y}" r="6.5"/>`
-  const label = `${percent(accuracy)} at ${percent(run.sparsities[now])} sparsity trained again, ` +
-    `${percent(run.pruned[now])} right after pruning, dense ${percent(run.dense)}`
+  const label = `${run.over ? `mean of ${seedsOf(run)} ` : ""}${percent(accuracy)} at ${percent(run.sparsities[now])} sparsity trained again, ` +
+    `${spread ? `from ${spread.join(" to ")}, ` : ""}${percent(shown.pruned[now])} right after pruning, dense ${percent(shown.dense)}`
   return { frame: parts.join(""), markup: top + here, label, at: (x) => nearestOf(points, x) }
 }
 
+const seedsOf = ({ over }) => (over.seeds.length === 1 ? "1 seed" : `${over.seeds.length} seeds`)
+
+// The rows from top to bottom; `whole` ones show the network, the others a layer.
 const VIEWS = [
+  {
+    key: "layers", draw: layers, height: 164, title: "Layers",
+    about: "The share of each layer that is removed. Dashed: of all weights of the network; red: a layer that lost everything. " +
+      "Click a bar to see that layer everywhere.",
+  },
   {
     key: "saliency", draw: saliency, height: 176, title: "Saliency",
     about: "The layer's weights, filters or directions by score. Pale: removed; solid: kept; dashed: the highest score removed. " +
       "The lowest bar holds all below.",
+  },
+  {
+    key: "mask", draw: mask, height: 196, title: "Mask",
+    about: "Where the layer's weights are left, in blocks of neighbours. " +
+      "<span class=\"shades\"><span>none kept</span><i></i><span>all</span></span>",
+    directions: "Directions: rows and columns are those of the eigenbasis.",
   },
   {
     key: "spectra", draw: spectra, height: 190, title: "Kronecker spectra",
@@ -289,22 +202,23 @@ const VIEWS = [
       "Repaired: where survivors move when others leave.",
   },
   {
-    key: "curve", draw: curve, height: 190, title: "Accuracy",
-    about: "Solid: trained again; dotted: right after pruning; dashed: dense; thin: the other runs. " +
+    key: "curve", draw: curve, height: 190, title: "Accuracy", whole: true,
+    about: "Solid: trained again; dotted: right after pruning; dashed: dense; thin: the other columns. " +
       "Click a point to go there.",
+    seeds: "Lines are means over the seeds; the shaded band reaches from the lowest seed to the highest.",
   },
 ]
 
-// What panels of a row have in common, so that they compare: one scale for all runs and sparsities.
-function sharedScales(data, layer) {
-  const all = (pick) => data.runs.flatMap(pick).filter((v) => v != null)
+// What panels of a row have in common, so that they compare: one scale for all columns shown and all sparsities.
+function sharedScales(data, runs, layer) {
+  const all = (pick) => runs.flatMap(pick).filter((v) => v != null)
   const here = (moments) => moments.map((m) => m?.[layer]).filter(Boolean)
   const spectrum = ({ spectra }) => here([spectra.start, ...spectra.tuned]).flatMap((m) => [m.A, m.S])
   const eigen = all((r) => spectrum(r).flatMap((c) => c.v))
   const last = Math.log10(Math.max(2, ...all((r) => spectrum(r).map((c) => data.indices[c.of][c.v.length - 1] ?? 1))))
   const most = (q) => Math.min(q.at(-1), 2 * q[Math.round(0.95 * (q.length - 1))])
   const singular = all(({ jacobians: j }) => here([j.start, ...j.pruned, ...(j.repaired ?? []), ...j.tuned]).map(most))
-  const accuracy = all((r) => [...r.tuned, ...r.pruned, r.dense]).map((v) => 100 * v)
+  const accuracy = all((r) => [r, r.over ?? r]).flatMap((r) => [...r.tuned, ...r.pruned, ...(r.low ?? []), r.dense]).filter((v) => v != null).map((v) => 100 * v)
   const spread = data.sparsities.map(spaced)
   const [a, b] = [Math.min(...spread), Math.max(...spread)]
   const pad = 0.06 * (b - a) || 0.1
@@ -313,7 +227,7 @@ function sharedScales(data, layer) {
     jacobians: Math.max(1.2, ...singular) * 1.05,
     curve: accuracy.length ? [Math.floor(Math.min(...accuracy) / 10) * 10, 101.5] : [0, 101.5],
     spread: [a - pad, b + pad],
-    scores: new Map(data.runs.map((run) => [run, scoreRange(run, layer)])),
+    scores: new Map(runs.map((run) => [run, scoreRange(run, layer)])),
   }
 }
 
