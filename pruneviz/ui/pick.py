@@ -165,11 +165,16 @@ def _from_address(known: set[str]) -> list[str]:
 
 
 def one_of_each(table: pd.DataFrame, most: int) -> list[str]:
-    """The lowest seed of each method and start, newest first among equals, in the catalogue's order."""
+    """The lowest seed of each method and start, newest first among equals, in the catalogue's order; a start that is not the
+    paper's comes last."""
     order = {key: i for i, key in enumerate(METHODS)}
     first = table.sort_values("seed", kind="stable").drop_duplicates(["method", "start"])
-    rows = sorted(first.to_dict("records"), key=lambda row: (order.get(row["method"], 99), row["start"]))
-    return [row["id"] for row in rows][:most]
+
+    def place(row: Mapping) -> tuple[bool, int]:
+        known = row["method"] in METHODS
+        return known and METHODS[row["method"]].starts != row["start"], order.get(row["method"], 99)
+
+    return [row["id"] for row in sorted(first.to_dict("records"), key=place)][:most]
 
 
 def _new_network(table: pd.DataFrame, most: int) -> None:
