@@ -3,12 +3,17 @@
 import streamlit as st
 
 from pruneviz.figures import base
-from pruneviz.ui import card, departures, pick
+from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.compare_grid import compare_grid
 from pruneviz.ui.stores import open_store
 
-st.title("Compare")
-st.markdown("One column for each run. Move the **sparsity** or choose a **layer**: every panel follows.")
+words.head(
+    "Compare",
+    "One column for each run. Move the **sparsity** or choose a **layer**: every panel follows.",
+    "accuracy", "dense", "direction", "effective rank", "eigenvalue", "filter", "Fisher", "gradient", "Jacobian",
+    "Kronecker factor", "layer", "median", "parameter", "pruning", "saliency", "score", "seed", "singular value",
+    "sparsity", "survivor", "threshold", "weight",
+)  # fmt: skip
 runs = pick.runs(open_store())
 departures.of_runs(runs)
 if len(runs) < 2:
