@@ -55,39 +55,42 @@ if not found and number != 4:
     move()
     st.stop()
 
+# keys of its own: a link would lose what it carries to a page whose control has the same
 choices, link = {}, {"runs": tour.few(found)}
 with left:
     match number:
         case 1:
             again = st.toggle("Train again after the last removal", True, key="again", bind="query-params")
-            choices["stage"] = link["stage"] = "tuned" if again else "pruned"
+            choices["stage"] = "tuned" if again else "pruned"
         case 2:
             options = sorted(set.intersection(*(set(base.sparsities(run)) for run in found)))
             sparsity = st.select_slider(
-                "Sparsity", options, base.SPARSITY, format_func=base.percent, key="sparsity", bind="query-params"
+                "Sparsity", options, base.SPARSITY, format_func=base.percent, key="share", bind="query-params"
             )
             choices = {"sparsity": sparsity, "layer": base.chosen(found[:1], None)}
             link = {"runs": found[0].id, "sparsity": base.percent(sparsity)}
         case 3:
             seeds = sorted({run.config.seed for run in found})
             seed = st.segmented_control(
-                "Network, each trained from other first weights", seeds, default=seeds[0], key="seed", required=True,
+                "Network, each trained from other first weights", seeds, default=seeds[0], key="network", required=True,
                 format_func=lambda k: str(k + 1), bind="query-params",
             )  # fmt: skip
             found = [run for run in found if run.config.seed == seed]
             link["runs"] = tour.few(found)
         case 4:
             together = st.slider(
-                "How much the two inputs go together", 0.0, 0.95, 0.9, 0.05, key="together", bind="query-params"
+                "How much the two inputs go together", 0.0, 0.95, 0.9, 0.05, key="inputs", bind="query-params"
             )
             link = {"together": f"{together:g}", "size": f"{tour.SIZE:g}"}
         case 5:
             metric = st.segmented_control(
-                "Show", ["accuracy", "loss"], default="accuracy", key="metric", required=True, bind="query-params"
+                "Show", ["accuracy", "loss"], default="accuracy", key="show", required=True, bind="query-params"
             )
             unmoved = st.toggle("Also with nothing moved", key="unmoved", bind="query-params")
-            choices = {"metric": metric, "stage": ("zeroed", "pruned") if unmoved else ("pruned",)}
-            link |= {"metric": metric, "stage": list(choices["stage"])}
+            choices = {"metric": metric, "stage": ("zeroed", "pruned") if unmoved else "pruned"}
+            link["metric"] = metric
+if step.figure == "curves":
+    link["stage"] = tour.stages(choices["stage"])
 
 if number == 4:
     figure, table, chart = two_weights.FIGURE, two_weights.data(Neuron(together, tour.SIZE)), None

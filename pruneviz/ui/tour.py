@@ -131,6 +131,12 @@ def few(found: Sequence[Run]) -> str:
     return ",".join(run.id for run in found if run.config.seed == first)
 
 
+def stages(asked: str | Sequence[str]) -> list[str]:
+    """The stages as the Curves page names them in its address."""
+    said = {"zeroed": "by zeroing only", "pruned": "after pruning, before training", "tuned": "after training"}
+    return [said[stage] for stage in ([asked] if isinstance(asked, str) else asked)]
+
+
 def at(run: Run, stage: str, sparsity: float, metric: str = "accuracy", split: str = "test") -> float:
     """One recorded number of a run."""
     m = run.metrics
