@@ -42,7 +42,7 @@ if keys:
     st.dataframe(
         taxonomy.coloured(taxonomy.table(keys)), hide_index=True, height="content", key="catalogue",
         on_select=open_method, selection_mode="single-row",
-        alt=f"{len(keys)} of {len(METHODS)} methods and their answers", column_config={" ": st.column_config.Column(width=30)},
+        alt=f"{len(keys)} of {len(METHODS)} methods and their answers", column_config={"Mark": st.column_config.Column(width=44)},
     )  # fmt: skip
     st.caption(f"{len(keys)} of {len(METHODS)} methods. Tick one to open it below.")
 else:
@@ -58,7 +58,8 @@ st.header(about.title, anchor="chosen")
 st.markdown(f"*{about.idea}*")
 left, right = st.columns([3, 2], gap="large")
 with left:
-    st.latex(about.formula)
+    for part in about.formula.split(r"\qquad"):  # one line each: together they are wider than a phone
+        st.latex(part.strip(", "))
     symbols = dict(about.symbols)
     if about.formula.startswith("s_") and "s_q" not in symbols:
         symbols = {"s": "the score; the lowest leave", **symbols}

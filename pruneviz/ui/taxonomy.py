@@ -67,7 +67,7 @@ def table(keys: Sequence[str]) -> pd.DataFrame:
     cards = [METHODS[key] for key in keys]
     return pd.DataFrame(
         {
-            " ": ["●"] * len(cards),
+            "Mark": ["●"] * len(cards),
             "Method": [card.title for card in cards],
             "Paper": [card.paper.short if card.paper else "–" for card in cards],
             **{title: [answer(card) for card in cards] for title, answer in QUESTIONS.values()},
@@ -79,4 +79,4 @@ def table(keys: Sequence[str]) -> pd.DataFrame:
 
 def coloured(frame: pd.DataFrame):
     """The table with each method's mark in its colour."""
-    return frame.style.apply(lambda _: [f"color: {base.colour(key)}" for key in frame.index], subset=[" "])
+    return frame.style.apply(lambda _: [f"color: {base.colour(key)}" for key in frame.index], subset=["Mark"])

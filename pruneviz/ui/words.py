@@ -85,3 +85,4 @@ def head(title: str, lead: str, *terms: str) -> None:
         st.markdown(
             "\n".join(f"* **{term[:1].upper()}{term[1:]}**: {GLOSSARY[term]}" for term in sorted(terms, key=str.lower))
         )
+        st.markdown("[How each method works](methods)")  # to reach by keyboard: a long list scrolls
