@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pruneviz.store import Run
 from pruneviz.ui import tour
 
 SEEDS = 3
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def accuracy(runs: list[Run], method: str, stage: str, sparsity: float, metric: str = "accuracy") -> np.ndarray:
@@ -109,3 +111,18 @@ def test_obs_beats_obd_right_after_pruning_in_every_network_at_every_sparsity():
 
 def test_without_samples_the_steps_that_need_them_have_no_runs():
     assert [tour.runs({}, step) for step in range(1, 6)] == [[]] * 5
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_step_without_its_runs_says_so_and_the_tour_goes_on(monkeypatch, tmp_path, step: int):
+    testing = pytest.importorskip("streamlit.testing.v1")
+    monkeypatch.setenv("PRUNEVIZ_STORE", str(tmp_path / "store"))
+    monkeypatch.setattr(tour, "samples", dict)
+    page = testing.AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    page.switch_page("pages/tour.py")
+    page.query_params["step"] = str(step)
+    page.run()
+    assert not page.exception
+    assert "shows sample runs, which are not here" in page.info[0].value
+    assert page.header[0].value == tour.STEPS[step - 1].title
+    assert [button.label.split(":")[0] for button in page.button] == ["Back"] * (step > 1) + ["Next"] * (step < 5)
