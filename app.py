@@ -6,6 +6,7 @@ from pruneviz.ui import server
 
 PAGES = {
     "home": ("Home", "home"),
+    "tour": ("Tour", "explore"),
     "run": ("Run", "play_circle"),
     "compare": ("Compare", "view_column"),
     "saliency": ("Saliency", "bar_chart"),

@@ -2,17 +2,19 @@
 
 import streamlit as st
 
-from pruneviz.ui import card, departures, pick
+from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.compare_grid import View, compare_grid
 from pruneviz.ui.stores import open_store
 
-st.title("Compare")
-words, choice = st.columns([3, 1], vertical_alignment="center")
-words.markdown(
+words.head(
+    "Compare",
     "Move the **sparsity**, or click a **layer**: every panel follows. Columns can be moved, pinned and hidden; the address "
-    "keeps what you see. A column is a run, or a **method**: then accuracy is the mean over its seeds, with their range."
-)
-columns = choice.segmented_control(
+    "keeps what you see. A column is a run, or a **method**: then accuracy is the mean over its seeds, with their range.",
+    "accuracy", "dense", "direction", "effective rank", "eigenvalue", "filter", "Fisher", "gradient", "Jacobian",
+    "Kronecker factor", "layer", "mask", "median", "parameter", "pruning", "saliency", "score", "seed", "singular value",
+    "sparsity", "survivor", "threshold", "weight",
+)  # fmt: skip
+columns = st.segmented_control(
     "Columns", ["Runs", "Methods"], default="Runs", required=True, key="columns", bind="query-params"
 )
 store = open_store()

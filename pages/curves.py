@@ -4,7 +4,7 @@ import streamlit as st
 
 from pruneviz.figures import FIGURES, base
 from pruneviz.figures.curves import LATENCIES
-from pruneviz.ui import card, departures, pick
+from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.stores import open_store
 
 AXES = {
@@ -13,8 +13,13 @@ AXES = {
 }  # fmt: skip
 STAGES = {"zeroed": "by zeroing only", "pruned": "after pruning, before training", "tuned": "after training"}
 
-st.title("Curves")
-st.markdown("What is left of the accuracy as more and more weights leave, and what it saves.")
+words.head(
+    "Curves",
+    "What is left of the accuracy as more and more weights leave, and what it saves.",
+    "accuracy", "bias", "dense", "direction", "epoch", "filter", "FLOPs", "isometry", "latency", "layer", "loss",
+    "median", "parameter", "pruning", "repair", "rotation", "sample", "score", "seed", "sparsity", "survivor",
+    "validation", "weight",
+)  # fmt: skip
 store = open_store()
 runs = pick.runs(store)
 departures.of_runs(runs)

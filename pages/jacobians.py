@@ -4,14 +4,16 @@ import streamlit as st
 
 from pruneviz.figures import FIGURES
 from pruneviz.figures.repair import family, repaired
-from pruneviz.ui import card, departures, pick
+from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.stores import open_store
 
-st.title("Jacobians")
-st.markdown(
+words.head(
+    "Jacobians",
     "How much each layer stretches or shrinks a small change of its input. Values near **1** let signals and gradients "
-    "through; pruning pushes them down, and a repair or training has to lift them again."
-)
+    "through; pruning pushes them down, and a repair or training has to lift them again.",
+    "accuracy", "gradient", "isometry", "Jacobian", "layer", "logarithmic", "logit", "loss", "mask", "median",
+    "pruning", "repair", "sample", "score", "seed", "singular value", "sparsity", "survivor", "weight",
+)  # fmt: skip
 store = open_store()
 runs = pick.runs(store)
 departures.of_runs(runs)

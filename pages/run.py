@@ -9,12 +9,18 @@ from pruneviz.errors import PrunevizError
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Unit
 from pruneviz.models import MODELS
-from pruneviz.ui import departures, forms, live
+from pruneviz.ui import departures, forms, live, words
 from pruneviz.ui.estimate import estimate
 from pruneviz.ui.numbers import numbers
 from pruneviz.ui.stores import open_store
 
-st.title("Run")
+words.head(
+    "Run",
+    "Train a network, prune it by one or several methods, and watch what is left of it.",
+    "bias", "convolution", "departure", "epoch", "filter", "fine-tuning", "gradient", "isometry", "layer", "loss",
+    "mini-batch", "pruning", "ReLU", "repair", "rewind", "round", "sample", "score", "seed", "standard deviation",
+    "survivor", "unit", "variance", "weight",
+)  # fmt: skip
 store = open_store()
 watched = [id_ for id_ in st.query_params.get("watch", "").split(",") if id_ in set(store.runs()["id"])]
 if watched:

@@ -10,10 +10,14 @@ from pruneviz.datasets import DATASETS
 from pruneviz.figures import base
 from pruneviz.methods import METHODS
 from pruneviz.store import ENDED, STATES, Run
-from pruneviz.ui import live, pick
+from pruneviz.ui import live, pick, words
 from pruneviz.ui.stores import SHARED, open_store
 
-st.title("Runs")
+words.head(
+    "Runs",
+    "Every run made here, and those that came with the program: what each was, how it went, and its numbers to take away.",
+    "filter", "seed",
+)  # fmt: skip
 store = open_store()
 table = store.runs()
 if table.empty:

@@ -3,14 +3,17 @@
 import streamlit as st
 
 from pruneviz.figures import FIGURES, base
-from pruneviz.ui import card, departures, pick
+from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.stores import open_store
 
-st.title("Saliency")
-st.markdown(
+words.head(
+    "Saliency",
     "Each method gives every weight a **score**, or every filter, or every direction, whichever it removes. The lowest leave. The "
-    "bars count them by their score."
-)
+    "bars count them by their score.",
+    "convolution", "direction", "eigenbasis", "filter", "isometry", "Jaccard index", "layer", "logarithmic", "loss",
+    "mask", "nats", "pruning", "rank correlation", "repair", "round", "saliency", "sample", "score", "seed",
+    "sparsity", "survivor", "unit", "weight",
+)  # fmt: skip
 runs = pick.runs(open_store())
 departures.of_runs(runs)
 left, right = st.columns(2)

@@ -3,15 +3,19 @@
 import streamlit as st
 
 from pruneviz.figures.spectra import summary
-from pruneviz.ui import card, departures, pick
+from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.stores import open_store
 
-st.title("Kronecker spectra")
-st.markdown(
+words.head(
+    "Kronecker spectra",
     "How sharply the loss bends around the network's weights, layer by layer. The curvature of a layer is close to a "
     "product of two small matrices: **A**, from what comes into the layer, and **S**, from the slopes that come back to it. "
-    "Few large eigenvalues mean that few directions matter."
-)
+    "Few large eigenvalues mean that few directions matter.",
+    "channel", "condition number", "convolution", "curvature", "dense", "direction", "effective rank",
+    "eigenbasis", "eigenvalue", "eigenvector", "filter", "Fisher", "gradient", "isometry", "Kronecker factor",
+    "layer", "loss", "nats", "patch", "pruning", "repair", "sample", "score", "seed", "sparsity", "survivor",
+    "weight",
+)  # fmt: skip
 runs = pick.runs(open_store())
 departures.of_runs(runs)
 left, right = st.columns(2)

@@ -22,7 +22,7 @@ UNITS = ("random", "magnitude", "snip", "l1-filters", *FACTORED)
 
 def _configs() -> list[RunConfig]:
     """Every method that fits LeNet-300-100 on digits, and those that remove whole units beside three that do not on a small CNN;
-    OBS, OBD and |w| on MNIST without retraining; pruning at initialisation with three repairs."""
+    OBS, OBD, |w| and chance on MNIST without retraining; pruning at initialisation with three repairs."""
     seeds = (0, 1, 2)
     weights = [key for key in METHODS if key not in FACTORED]
     found: list[RunConfig] = []
@@ -44,6 +44,8 @@ def _configs() -> list[RunConfig]:
         for method, params in (("magnitude", {"scale": "none"}), ("obd", {}), ("obs", {"blocks": 50})):
             looked = ("saliency", "change") if seed else ("saliency", "masks", "change")
             found.append(RunConfig(method=method, params=params, seed=seed, probes=looked, **without))
+        looked = () if seed else ("saliency",)
+        found.append(RunConfig(method="random", start="trained", seed=seed, probes=looked, **without))
         for repair in ("none", "rescale", "isometry"):
             found.append(RunConfig(repair=repair, seed=seed, **signals))
     return found

@@ -31,6 +31,8 @@ class EigenDamage(KroneckerMethod):
             (r"Q_A, Q_S", "eigenvectors of A (what comes in) and S (slopes that come back): the two rotations"),
             (r"\lambda_A, \lambda_S", "their eigenvalues"),
             (r"\Theta", "rise of the loss by each entry of the core: the importance"),
+            (r"\odot", "multiplied entry by entry"),
+            (r"s^{\text{out}}_i,\ s^{\text{in}}_j", "scores of direction i of the outputs and of direction j of the inputs"),
         ),
         criterion="loss rise, direction cut",
         starts=Start.TRAINED,

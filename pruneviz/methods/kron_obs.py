@@ -42,6 +42,7 @@ class KronObs(FilterMethod, KroneckerMethod):
             (r"A", "how the layer's inputs (patches, for a convolution) vary together"),
             (r"S", "how the slopes at the layer's outputs vary together"),
             (r"P", "the filters that leave"),
+            (r"\delta F", "how the layer's other filters move when they leave"),
         ),
         criterion="loss rise, filters moved",
         starts=Start.TRAINED,

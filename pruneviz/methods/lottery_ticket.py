@@ -25,6 +25,7 @@ class LotteryTicket(Method):
         symbols=(
             (r"\theta_0,\ \theta^*", "weights before and after training"),
             (r"m", "mask: 1 keeps a weight, 0 removes it"),
+            (r"\odot", "multiplied entry by entry"),
             (r"\tau_\ell", "threshold of layer ℓ: the lowest 20% of its survivors lie below (10% in the last layer)"),
         ),
         criterion="weight size",

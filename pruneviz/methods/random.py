@@ -19,7 +19,10 @@ class Random(Method):
         title="Random",
         idea="Remove weights by lot: the floor that any criterion has to beat.",
         formula=r"s_q \sim \mathcal{U}(0, 1)",
-        symbols=((r"s_q", "score of weight q; the lowest leave"),),
+        symbols=(
+            (r"s_q", "score of weight q; the lowest leave"),
+            (r"\mathcal{U}(0, 1)", "any number between 0 and 1, all as likely"),
+        ),
         criterion="none",
         starts=Start.INIT,
         steps=("Draw a number for each weight.", "Remove the weights with the lowest numbers.", "Train what is left."),

@@ -187,7 +187,7 @@ def copy_files(run: Run, target: Path, names: list[str]) -> None:
     for name in names:
         shutil.copyfile(run.folder / f"{name}.safetensors", target / f"{name}.safetensors")
     files = {name: run.files[name] for name in names}
-    write_whole(target / "manifest.json", json.dumps({"files": files, "complete": True}, indent=1).encode())
+    write_whole(target / "manifest.json", json.dumps({"files": files, "complete": True}, indent=0).encode())
 
 
 EMPTY_ROW: dict[str, Any] = {

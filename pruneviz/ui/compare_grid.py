@@ -44,23 +44,19 @@ class View:
             named = asked(name).split(",")
             return tuple(run.id for run in runs if run.id in named)
 
-        try:
-            sparsity = float(asked("sparsity"))
-        except ValueError:
-            sparsity = SPARSITY
-        layer = module(asked("layer")) or None
         return cls(
-            sparsity if 0 <= sparsity < 1 else SPARSITY,
-            layer,
+            pick.share(asked("sparsity")),
+            module(asked("layer")) or None,
             tuple(run.id for run in runs),
             listed("pin"),
             listed("hide"),
         )
 
-    def remember(self) -> None:
+    def remember(self, *, columns: bool) -> None:
         """Write it into the address, so that the link restores it, and keep it for the other pages."""
-        sparsity = "" if self.sparsity is None else f"{self.sparsity:g}"
-        pick.look(sparsity=sparsity, layer=self.layer or "", pin=",".join(self.pinned), hide=",".join(self.hidden))
+        pick.look(sparsity="" if self.sparsity is None else f"{self.sparsity:g}", layer=self.layer or "")
+        if columns:
+            pick.look(pin=",".join(self.pinned), hide=",".join(self.hidden))
 
 
 def compare_grid(
@@ -75,12 +71,12 @@ def compare_grid(
 
     ``view`` is a wish, say from a link: it counts when first given and whenever it changes. The data of all sparsities
     and layers goes to the browser once; a move comes back some 400 ms after it ended. ``seeds``: columns are methods,
-    see :func:`pruneviz.figures.grid.payload`. ``fixed`` columns are neither moved, pinned nor hidden, and the address
-    is left alone.
+    see :func:`pruneviz.figures.grid.payload`. ``fixed`` columns are neither moved, pinned nor hidden.
     """
     if len(runs) > MAX_RUNS:
         st.caption(too_many(runs))
     view = view if view.order else replace(view, order=tuple(run.id for run in runs))
+    view = replace(view, pinned=(), hidden=()) if fixed else view
     # Sorted, so that the columns' order is no part of the data: a move sends nothing again.
     runs = sorted(list(runs)[:MAX_RUNS], key=lambda run: run.id)
     siblings = [sibling for run in runs for sibling in (seeds or {}).get(run.id, ())]
@@ -98,8 +94,7 @@ def compare_grid(
     data = {**sent, "fixed": fixed, "cover": _COVER, "turn": memory["turn"], "wish": asdict(memory["wish"])}
     _component(key=key, data=data, on_view_change=_nothing if fixed else lambda: _followed(key))
     seen = _seen(sent, memory, _told(key))
-    if not fixed:
-        seen.remember()
+    seen.remember(columns=not fixed)
     return seen
 
 
@@ -114,7 +109,7 @@ def _told(key: str) -> View | None:
 def _followed(key: str) -> None:
     """Before the page runs again, its menus and the address follow what was done to the columns."""
     if told := _told(key):
-        told.remember()
+        told.remember(columns=True)
         pick.reorder(told.order)
 
 

@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 
 # What the settings that all methods share change; a method's own switches are explained on its card.
 _MEANING = {
-    "start": "the weights that are scored are others",
-    "survivors": "the weights that stay are treated otherwise before they train again",
-    "scope": "other layers lose more, and others less",
-    "rounds": "the network is scored anew, and recovers, as often on its way down",
-    "rewind step": "survivors go back to weights of that step",
-    "control": "a sanity check; where the score is right, this does worse",
-    "repair isometry": "survivors move until each layer is isometric again, as Lee et al. 2020 do after their own score",
+    "start trained": "the trained network's weights are scored, not the random ones it began with",
+    "start init": "the random first weights are scored, before any training",
+    "survivors retain": "the weights that stay train on from where they are",
+    "survivors rewind": "the weights that stay go back to their first values before they train again",
+    "survivors reinit": "the weights that stay get new random values before they train again",
+    "survivors reinit-sign": "the weights that stay get new random sizes and keep their first signs",
+    "scope global": "all layers are ranked together, so that some lose far more than others",
+    "scope layer": "each layer is ranked by itself, so that all lose about the same share",
+    "rounds 1": "everything leaves at once, and the network cannot recover in between",
+    "rounds": "in each round a share leaves, the rest trains again, and all that is left is scored anew",
+    "rewind step": "survivors go back to the weights of that step of training",
+    "control shuffle": "the mask is shuffled within each layer: where the score is right, this does worse",
+    "control invert": "what scores highest leaves: where the score is right, this does far worse",
+    "repair isometry": "survivors move until each layer keeps lengths again, as Lee et al. 2020 do after their own score",
     "repair rescale": "each layer is multiplied by one number, the control for the repair of Lee et al. 2020",
 }
 
@@ -62,7 +69,8 @@ def explained(departure: str, method: str) -> str:
     what, _, value = taken.rpartition(" ")
     switch, words = what.replace(" ", "_"), what.replace("_", " ")
     ways = (f"{switch}={value} ", f"{switch}=k ", f"{switch}=n ")
-    own = next((text.split(" ", 1)[1] for text in METHODS[method].departures if text.startswith(ways)), "")
+    told = (t for t in METHODS[method].departures if t.startswith(ways) or f" and {switch}={value} " in t.split(",")[0])
+    own = next((text.split(" ", 1)[1] for text in told), "")
     if own.startswith("and "):  # "blocks=rows and blocks=50 look only at …"
         own = own.split(" ", 2)[2]
     field = method_class(method).model_fields.get(switch)

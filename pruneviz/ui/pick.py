@@ -86,16 +86,21 @@ def sparsity(found: Sequence[Run], *, label: str = "Sparsity (weights removed)")
         return base.SPARSITY
 
     def nearest(text: str | None) -> float:
-        try:
-            asked = float(text.rstrip("%")) / (100 if text.endswith("%") else 1) if text else base.SPARSITY
-        except ValueError:
-            asked = base.SPARSITY
-        return min(options, key=lambda s: abs(base.spaced(s) - base.spaced(asked)))
+        return min(options, key=lambda s: abs(base.spaced(s) - base.spaced(share(text))))
 
     _ask("sparsity", options, nearest)
     value = st.select_slider(label, options, format_func=base.percent, key="sparsity")
     look(sparsity=f"{value:g}")
     return value
+
+
+def share(text: str | None) -> float:
+    """The sparsity that an address names, "0.9" or "90%"; the usual one where it names none."""
+    try:
+        found = float(text.rstrip("%")) / (100 if text.endswith("%") else 1) if text else base.SPARSITY
+    except ValueError:
+        return base.SPARSITY
+    return found if 0 <= found < 1 else base.SPARSITY
 
 
 def layer(found: Sequence[Run]) -> str | None:
