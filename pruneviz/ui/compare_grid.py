@@ -92,7 +92,7 @@ def compare_grid(
         memory |= {"turn": memory["turn"] + 1, "wish": view, "stale": told}
     memory["asked"] = view
     data = {**sent, "fixed": fixed, "cover": _COVER, "turn": memory["turn"], "wish": asdict(memory["wish"])}
-    _component(key=key, data=data, on_view_change=_nothing if fixed else lambda: _followed(key))
+    _component(key=key, data=data, on_view_change=lambda: _followed(key, columns=not fixed))
     seen = _seen(sent, memory, _told(key))
     seen.remember(columns=not fixed)
     return seen
@@ -106,15 +106,12 @@ def _told(key: str) -> View | None:
     )
 
 
-def _followed(key: str) -> None:
-    """Before the page runs again, its menus and the address follow what was done to the columns."""
+def _followed(key: str, *, columns: bool) -> None:
+    """Before the page runs again, its menus and the address follow what was done in the browser."""
     if told := _told(key):
-        told.remember(columns=True)
-        pick.reorder(told.order)
-
-
-def _nothing() -> None:
-    pass
+        told.remember(columns=columns)
+        if columns:
+            pick.reorder(told.order)
 
 
 def _seen(sent: dict[str, Any], memory: Mapping[str, Any], told: View | None) -> View:

@@ -43,7 +43,7 @@ def test_a_first_visit_sees_a_comparison_moves_it_reads_the_words_and_takes_the_
     drawn = me.page.locator("svg[data-view]")
     drawn.first.wait_for(timeout=20_000)
     before = [panel.get_attribute("aria-label") for panel in drawn.all()]
-    assert len(before) == 16
+    assert len(before) == 24
     slider = me.page.locator("input[type=range]").first
     slider.focus()
     slider.press("ArrowRight")
@@ -132,7 +132,7 @@ def test_a_control_moved_by_hand_is_in_the_address_and_a_new_browser_sees_it(vis
     ("link", "carried"),
     [
         ("step=1&again=false", {"stage": "after pruning, before training"}),
-        ("step=2&share=95%25", {"sparsity": "95%"}),
+        ("step=2&share=95%25", {"sparsity": "0.95"}),
         ("step=3&network=2", {}),
         ("step=4", {"together": "0.9"}),
         ("step=5&show=loss", {"stage": "after pruning, before training", "metric": "loss"}),
