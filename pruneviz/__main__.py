@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruneviz import __version__, terminal
 from pruneviz.arguments import declare, names, settings
-from pruneviz.errors import InvalidSetting, PrunevizError, Unsuitable
+from pruneviz.errors import InvalidSetting, NoSuchRun, PrunevizError, Unsuitable
 
 if TYPE_CHECKING:
     from pruneviz.config import RunConfig
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (InvalidSetting, Unsuitable, KeyError) as error:
+    except (InvalidSetting, Unsuitable, NoSuchRun, KeyError) as error:
         if not isinstance(error, PrunevizError):
             raise
         print(f"pruneviz: {error}", file=sys.stderr)
@@ -208,7 +208,26 @@ def _work(arguments: argparse.Namespace) -> int:
     return work(arguments.store or default_path(), device=arguments.device) or 0
 
 
-# folders
+# what leaves the store
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pruneviz.figures import report
+    from pruneviz.store import Store
+
+    store = Store(arguments.store)
+    try:
+        page = report([store.run(id_) for id_ in arguments.runs], sparsity=arguments.sparsity, layer=arguments.layer)
+    finally:
+        store.close()
+    try:
+        Path(arguments.to).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidSetting(
+            f"The report cannot be written to {arguments.to} ({error.strerror}). Name a file in a folder that is there."
+        ) from None
+    print(arguments.to)
+    return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -303,6 +322,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--store", help="store folder")
     sub = command("work", _work, "a worker without a browser")
     sub.add_argument("--device", help="cpu, cuda:0, mps (default: one worker for each device)")
+    sub.add_argument("--store", help="store folder")
+    sub = command("report", _report, "runs beside each other in one HTML file that opens anywhere")
+    sub.add_argument("runs", nargs="+", metavar="RUN", help="one to six run ids")
+    sub.add_argument("--to", required=True, metavar="FILE", help="file to write, e.g. report.html")
+    sub.add_argument("--sparsity", type=float, help="what the figures show first (default 0.9)")
+    sub.add_argument("--layer", help="what the figures show first (default: the layer with most weights)")
     sub.add_argument("--store", help="store folder")
     sub = command("export", _export, "copy finished runs as checksummed folders")
     sub.add_argument("runs", nargs="+", metavar="RUN", help="run ids")

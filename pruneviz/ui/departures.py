@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from pruneviz.departures import told
 from pruneviz.figures import base
-from pruneviz.methods import METHODS, method_class
+from pruneviz.methods import METHODS
 
 if TYPE_CHECKING:
     from pruneviz.config import RunConfig
     from pruneviz.store import Run
-
-# What the settings that all methods share change; a method's own switches are explained on its card.
-_MEANING = {
-    "start": "the weights that are scored are others",
-    "survivors": "the weights that stay are treated otherwise before they train again",
-    "scope": "other layers lose more, and others less",
-    "rounds": "the network is scored anew, and recovers, as often on its way down",
-    "rewind step": "survivors go back to weights of that step",
-    "control": "a sanity check; where the score is right, this does worse",
-    "repair isometry": "survivors move until each layer is isometric again, as Lee et al. 2020 do after their own score",
-    "repair rescale": "each layer is multiplied by one number, the control for the repair of Lee et al. 2020",
-}
 
 
 def of_runs(runs: Sequence[Run]) -> None:
@@ -57,16 +46,6 @@ def _panel(named: Sequence[tuple[str, RunConfig]], what: str, *, expanded: bool 
 
 
 def explained(departure: str, method: str) -> str:
-    """A departure with what it changes: "**rounds** 1 instead of 5: prunes in one shot; …"."""
-    taken, _, usual = departure.partition(" instead of ")
-    what, _, value = taken.rpartition(" ")
-    switch, words = what.replace(" ", "_"), what.replace("_", " ")
-    ways = (f"{switch}={value} ", f"{switch}=k ", f"{switch}=n ")
-    own = next((text.split(" ", 1)[1] for text in METHODS[method].departures if text.startswith(ways)), "")
-    if own.startswith("and "):  # "blocks=rows and blocks=50 look only at …"
-        own = own.split(" ", 2)[2]
-    field = method_class(method).model_fields.get(switch)
-    meaning = (
-        own or _MEANING.get(f"{words} {value}") or _MEANING.get(words) or (field.description if field else "") or ""
-    )
-    return f"**{words}** {value} instead of {usual}{': ' if meaning else ''}{meaning.rstrip('.')}."
+    """A departure with what it changes, in Markdown: "**rounds** 1 instead of 5: prunes in one shot; …"."""
+    found = told(departure, method)
+    return f"**{found.what}** {found.rest}"
