@@ -24,3 +24,4 @@ if runs:
     if box.open:  # it takes a second to draw, and few ask for it
         with box:
             card.of("compare", runs, sparsity=sparsity or start, layer=layer)
+    card.report(runs, sparsity=sparsity, layer=layer)
