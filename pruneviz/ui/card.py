@@ -80,7 +80,7 @@ def _numbers(table: pd.DataFrame, key: str) -> None:
     box = st.expander(f"Data: {len(table):,} rows", key=f"{key}-data", type="compact", on_change="rerun")
     if box.open:
         columns = sorted(table.columns, key=lambda name: name == "run")  # ids are long: last
-        box.dataframe(table, hide_index=True, column_order=columns, key=f"{key}-table", height=320)
+        box.dataframe(table, hide_index=True, column_order=columns, height=320)
 
 
 def of(figure: str, runs: Sequence[Run], **choices: Any) -> pd.DataFrame:
