@@ -142,7 +142,7 @@ def opened(chromium, written):
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith(("file:", "data:", "blob:")) else problems.append(r.url))
         page.goto(written.as_uri())
-        page.locator("#grid svg[data-view] path").first.wait_for(timeout=20_000)
+        page.locator("#grid svg[data-view=curve]").first.wait_for(timeout=20_000)
         return page
 
     yield new
