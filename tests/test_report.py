@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -78,6 +79,11 @@ def page(runs) -> Page:
     return Page(pv.figures.report(runs))
 
 
+def unpacked(sent: dict) -> pd.DataFrame:
+    """A figure's table as the page holds it."""
+    return pd.read_csv(io.BytesIO(gzip.decompress(base64.b64decode(sent["csv"]))))
+
+
 def test_every_figure_with_data_is_there_with_caption_formula_alt_text_and_table(page, runs):
     shown = {key: figure.data(runs) for key, figure in FIGURES.items()}
     shown = {key: table for key, table in shown.items() if len(table)}
@@ -90,7 +96,7 @@ def test_every_figure_with_data_is_there_with_caption_formula_alt_text_and_table
         assert figure.caption.split(". ")[0] in page.text
         assert base.alt(figure.plot(table)) in labels
         assert len(sent["chart"]["data"]) == len(figure.plot(table).data)
-        back = pd.read_csv(io.StringIO(sent["csv"]))
+        back = unpacked(sent)
         assert list(back.columns) == list(table.columns)
         assert len(back) == len(table)
     assert len(page.all("math")) == len(shown)
@@ -181,7 +187,7 @@ def test_a_run_that_came_to_nothing_is_reported_with_its_reason(runs):
 def test_what_is_looked_at_is_shown_first(runs):
     found = Page(pv.figures.report(runs, sparsity=0.5, layer="1"))
     assert found.data["grid"]["data"]["wish"] == {"sparsity": 0.5, "layer": "1"}
-    assert set(pd.read_csv(io.StringIO(found.data["figures"]["saliency"]["csv"]))["sparsity"]) == {0.5}
+    assert set(unpacked(found.data["figures"]["saliency"])["sparsity"]) == {0.5}
 
 
 def test_a_run_of_another_version_says_that_its_command_makes_another(runs):
@@ -197,9 +203,9 @@ def test_a_report_takes_one_to_six_runs(count: int):
         pv.figures.report(runs)
 
 
-def test_a_report_of_six_runs_stays_below_ten_megabytes():
+def test_a_report_of_six_runs_stays_below_seven_megabytes():
     found = [r for r in Samples(SAMPLES).values() if r.config.model == "lenet-300-100" and r.config.probes]
-    assert len(pv.figures.report(found[:6]).encode()) < 10e6
+    assert len(pv.figures.report(found[:6]).encode()) < 7e6
 
 
 def test_the_command_line_writes_the_same_page(runs, tmp_path, capsys):

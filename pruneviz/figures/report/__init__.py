@@ -7,6 +7,7 @@ in its content policy, so that no name or error message of a run can bring anoth
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import inspect
 import json
@@ -93,8 +94,13 @@ def _figures(runs: Sequence[Run], **wishes: Any) -> Iterable[dict[str, Any]]:
             "least": base.least(chart),
             "height": chart.layout.height,
             "rows": len(table),
-            "sent": {"chart": json.loads(chart.to_json()), "csv": table.to_csv(index=False)},
+            "sent": {"chart": json.loads(chart.to_json()), "csv": _packed(table.to_csv(index=False))},
         }
+
+
+def _packed(text: str) -> str:
+    """A table's text, a fifth as long: numbers repeat each other."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _shim(module: str) -> str:

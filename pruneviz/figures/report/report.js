@@ -95,13 +95,18 @@ function tabled(csv, place) {
   return rows.length
 }
 
+async function unpacked(packed) {
+  const bytes = Uint8Array.from(atob(packed), (letter) => letter.charCodeAt(0))
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text()
+}
+
 for (const details of document.querySelectorAll("details.data")) {
-  const { csv } = sent.figures[details.dataset.figure]
-  details.querySelector(".csv").href = URL.createObjectURL(new Blob([csv], { type: "text/csv" }))
-  details.addEventListener("toggle", () => {
-    const place = details.querySelector(".rows")
-    if (!details.open || place.firstChild) return
-    const count = tabled(csv, place)
+  details.addEventListener("toggle", async () => {
+    const link = details.querySelector(".csv")
+    if (!details.open || link.href) return
+    const csv = await unpacked(sent.figures[details.dataset.figure].csv)
+    link.href = URL.createObjectURL(new Blob([csv], { type: "text/csv" }))
+    const count = tabled(csv, details.querySelector(".rows"))
     if (count > MOST) details.querySelector(".more").textContent = `The first ${MOST} rows are shown here; the file has all.`
   })
 }
