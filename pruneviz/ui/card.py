@@ -95,5 +95,5 @@ def report(runs: Sequence[Run], **looked_at: Any) -> None:
     st.download_button(
         "Report (HTML)", lambda: figures.report(runs, **looked_at).encode(), "report.html", "text/html", key="report",
         icon=":material/description:", on_click="ignore",
-        help="Every figure of these runs in one file that opens in any browser, without a network: 6 to 8 MB.",
+        help="Every figure of these runs in one file that opens in any browser, without a network: 5 to 7 MB.",
     )  # fmt: skip
