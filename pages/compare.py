@@ -31,3 +31,4 @@ if shown:
         order = [run for id_ in view.order for run in shown if run.id == id_ and id_ not in view.hidden]
         with box:
             card.of("compare", order, sparsity=view.sparsity, layer=view.layer)
+    card.report(shown, sparsity=view.sparsity, layer=view.layer)

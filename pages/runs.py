@@ -1,17 +1,18 @@
-"""Every run: state, log, downloads, resume, delete."""
+"""Every run: find, look, download, resume, tag, delete."""
 
-import io
-import zipfile
+import hashlib
+import json
 
 import pandas as pd
 import streamlit as st
 
+from pruneviz.arguments import command
 from pruneviz.datasets import DATASETS
 from pruneviz.figures import base
 from pruneviz.methods import METHODS
-from pruneviz.store import ENDED, STATES, Run
-from pruneviz.ui import live, pick, words
-from pruneviz.ui.stores import SHARED, open_store
+from pruneviz.store import STATES
+from pruneviz.ui import actions, live, pick, words
+from pruneviz.ui.stores import open_store
 
 words.head(
     "Runs",
@@ -25,94 +26,99 @@ if table.empty:
     st.page_link("pages/run.py", label="Run a pruning method", icon=":material/play_circle:")
     st.stop()
 
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    states = st.pills(
-        "State",
-        [s for s in STATES if s in set(table["state"])],
-        selection_mode="multi",
-        key="state",
-        bind="query-params",
-    )
-    found = [m for m in METHODS if m in set(table["method"])]
-    methods = st.pills(
-        "Method",
-        found,
-        selection_mode="multi",
-        key="method",
-        format_func=lambda k: METHODS[k].title,
-        wrap=True,
-        bind="query-params",
-    )
-table = table[(table["state"].isin(states or STATES)) & (table["method"].isin(methods or found))]
+# which ones
+everything = len(table)
+known = sorted(set(table["tag"]) - {""})
+menus = {
+    "state": ("State", [s for s in STATES if s in set(table["state"])], live.word),
+    "method": ("Method", [m for m in METHODS if m in set(table["method"])], lambda key: METHODS[key].title),
+    **({"tag": ("Tag", known, str)} if known else {}),
+}
+search_column, *columns = st.columns([1.5, *(1 for _ in menus)])
+search = search_column.text_input(
+    "Search", key="q", bind="query-params", icon=":material/search:", placeholder="network, data, tag, seed, id …",
+)  # fmt: skip
+for column, (name, (label, options, text)) in zip(columns, menus.items(), strict=True):
+    chosen = column.multiselect(label, options, key=name, format_func=text, placeholder="all", bind="query-params")
+    if chosen:
+        table = table[table[name].isin(chosen)]
+rows = table.to_dict("records")
 shown = pd.DataFrame(
     {
-        "Method": [METHODS[m].title for m in table["method"]],
-        "Network": [pick.model(row) for row in table.to_dict("records")],
-        "Data": [DATASETS[d].title for d in table["dataset"]],
-        "Seed": table["seed"],
-        "Start": table["start"],
-        "Sparsities": [", ".join(base.percent(s) for s in values) for values in table["sparsities"]],
-        "State": table["state"],
-        "Done": table["fraction"].astype(float),
-        "From": table["source"],
-        "Asked": pd.to_datetime(table["queued"].where(table["queued"] > 0), unit="s"),
+        "Method": [METHODS[row["method"]].title for row in rows],
+        "State": [[live.word(row["state"])] for row in rows],
+        "Tag": [row["tag"] for row in rows],
+        "Network": [pick.model(row) for row in rows],
+        "Data": [DATASETS[row["dataset"]].title for row in rows],
+        "Seed": [row["seed"] for row in rows],
+        "Start": [str(row["start"]) for row in rows],
+        "Sparsities": [", ".join(base.percent(s) for s in row["sparsities"]) for row in rows],
+        "Done": [float(row["fraction"]) for row in rows],
+        "From": [row["source"] for row in rows],
+        "Asked": pd.to_datetime([row["queued"] or None for row in rows], unit="s"),
+        "id": [row["id"] for row in rows],
     }
 )
+texts = shown.drop(columns=["Done", "Asked"]).astype(str)
+shown = shown[[all(part in " ".join(row).lower() for part in search.lower().split()) for row in texts.to_numpy()]]
+if shown.empty:
+    st.info(f"None of the {everything} runs is like that. Search for less.", icon=":material/search_off:")
+    st.stop()
+
+# The rows that are ticked are in the address by their ids. Another list of runs is another table: a tick belongs to a place.
+ids = list(shown["id"])
+asked = st.query_params.get("picked", "").split(",")
 event = st.dataframe(
-    shown, hide_index=True, on_select="rerun", selection_mode="multi-row", key="table",
+    shown, hide_index=True, on_select="rerun", selection_mode="multi-row", placeholder="–",
+    key=f"table-{hashlib.sha256(','.join(ids).encode()).hexdigest()[:12]}",
+    selection_default={"selection": {"rows": [i for i, id_ in enumerate(ids) if id_ in asked]}},
+    column_order=[name for name in shown.columns if name != "id" and (name != "Tag" or known)],
     column_config={
+        "State": st.column_config.MultiselectColumn(
+            options=[live.word(state) for state in STATES], color=[live.colour(state) for state in STATES], disabled=True
+        ),
+        "Tag": st.column_config.TextColumn(width=110),
         "Done": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
         "Asked": st.column_config.DatetimeColumn(format="distance"),
     },
 )  # fmt: skip
-st.caption("Tick runs to open, compare, download or delete them.")
-picked = [table["id"].iloc[i] for i in event.selection.rows if i < len(table)]
+picked = [ids[i] for i in event.selection.rows if i < len(ids)]
+if picked != [id_ for id_ in asked if id_]:
+    st.query_params.update(picked=",".join(picked))
+    if not picked:
+        del st.query_params["picked"]
+count = f"{len(ids)} of {everything} runs." if len(ids) < everything else f"{everything} runs."
 if not picked:
+    st.caption(f"{count} Tick some to open, compare, download, tag or delete them.")
     st.stop()
 
-
-def packed(runs: list[Run]) -> bytes:
-    """Arrays, weights and numbers of finished runs as one zip."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for run in runs:
-            archive.writestr(f"{run.id}/config.json", run.config.model_dump_json(indent=1))
-            archive.writestr(f"{run.id}/metrics.csv", run.metrics.to_csv(index=False))
-            archive.writestr(f"{run.id}/history.csv", run.history.to_csv(index=False))
-            for name in run.files:
-                archive.write(run.folder / f"{name}.safetensors", f"{run.id}/{name}.safetensors")
-    return content.getvalue()
-
-
+# what to do with them
+st.caption(f"{count} {len(picked)} ticked.")
 runs = [store.run(id_) for id_ in picked]
-with st.container(horizontal=True):
-    ids = ",".join(picked)
-    st.page_link("pages/compare.py", label="Compare", icon=":material/view_column:", query_params={"runs": ids})
-    st.page_link("pages/run.py", label="Watch", icon=":material/visibility:", query_params={"watch": ids})
-    st.download_button(
-        "Numbers (CSV)",
-        lambda: store.metrics(picked).to_csv(index=False).encode(),
-        "metrics.csv",
-        "text/csv",
-        on_click="ignore",
-    )
-    st.download_button("Everything (zip)", lambda: packed(runs), "runs.zip", "application/zip", on_click="ignore")
-    own = [run.id for run in runs if run.source == "store" and run.state in ENDED]
-    if own and not SHARED and st.button(f"Delete {len(own)}", icon=":material/delete:"):
-        for id_ in own:
-            store.delete(id_)
-        st.rerun()
+actions.toolbar(store, runs)
 names = base.labels(runs)
 for run in runs:
     with st.container(border=True):
-        st.markdown(f"**{names[run.id]}**")
-        live.badge(run.state)
-        st.code(run.id, language=None)
-        st.caption(live.summary(run))
-        if run.row["error"]:
-            st.error(run.row["error"])
-        if run.row.get("traceback"):
-            with st.expander("Log"):
-                st.code(run.row["traceback"], language=None)
-        with st.expander("Configuration"):
-            st.json(run.config.model_dump(mode="json"))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**{names[run.id]}**", width="content")
+            live.badge(run.state)
+            if run.row["tag"]:
+                st.badge(live.escaped(run.row["tag"]), icon=":material/label:", color="gray")
+        st.caption(f"{pick.network(run.config.model_dump())}, seed {run.config.seed}")
+        if run.state == "succeeded":
+            st.caption(live.summary(run))
+        elif run.state == "running":
+            st.progress(float(run.row["fraction"]), live.escaped(run.row["message"]))
+        elif run.row["error"]:
+            st.error(live.escaped(run.row["error"]), icon=":material/error:")
+        elif run.state in ("queued", "lost"):
+            st.caption(live.escaped(run.row["message"]) or "Waits for its turn.")
+        for warning in json.loads(run.row["warnings"]):
+            st.caption(f":orange[:material/warning:] {live.escaped(warning)}")
+        with st.expander("Configuration and log", key=f"more-{run.id}", type="compact", on_change="rerun") as more:
+            if more.open:
+                st.caption(f"Run {run.id}. On the command line:")
+                st.code(command(run.config), language=None, wrap_lines=True)
+                st.json(run.config.model_dump(mode="json"), expanded=False)
+                if run.row.get("traceback"):
+                    st.code(run.row["traceback"], language=None)

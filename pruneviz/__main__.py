@@ -10,20 +10,17 @@ import argparse
 import json
 import os
 import sys
-import textwrap
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruneviz import __version__
-from pruneviz.errors import InvalidSetting, PrunevizError, Unsuitable
+from pruneviz import __version__, terminal
+from pruneviz.arguments import declare, names, settings
+from pruneviz.errors import InvalidSetting, NoSuchRun, PrunevizError, Unsuitable
 
 if TYPE_CHECKING:
     from pruneviz.config import RunConfig
-    from pruneviz.events import Event
     from pruneviz.papers.base import Reproduction
-    from pruneviz.store import Store
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 
@@ -33,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (InvalidSetting, Unsuitable, KeyError) as error:
+    except (InvalidSetting, Unsuitable, NoSuchRun, KeyError) as error:
         if not isinstance(error, PrunevizError):
             raise
         print(f"pruneviz: {error}", file=sys.stderr)
@@ -98,18 +95,8 @@ def _list(rows: list[dict[str, Any]], columns: Sequence[str], arguments: argpars
     if arguments.json:
         print(json.dumps(rows, indent=1, default=str))
         return 0
-    _table(columns, [[row[c] for c in columns] for row in rows])
+    terminal.table(columns, [[row[c] for c in columns] for row in rows])
     return 0
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 # runs
@@ -118,32 +105,16 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | N
 def _run(arguments: argparse.Namespace) -> int:
     from pruneviz.config import RunConfig
 
-    settings = _settings(arguments)
-    configs = [RunConfig(method=arguments.method, seed=seed, **settings) for seed in arguments.seed]
+    configs = [RunConfig(method=arguments.method, seed=seed, **settings(arguments)) for seed in arguments.seed]
     return _carry_out(configs, (), arguments)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from pruneviz.comparison import plan
 
-    methods = "all" if arguments.methods == "all" else _names(arguments.methods)
-    found = plan(methods, seeds=arguments.seed, **_settings(arguments))
+    methods = "all" if arguments.methods == "all" else names(arguments.methods)
+    found = plan(methods, seeds=arguments.seed, **settings(arguments))
     return _carry_out(found.configs, found.skipped, arguments)
-
-
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    given = {
-        "dataset": arguments.data,
-        "model": arguments.model,
-        "width": arguments.width,
-        "sparsities": arguments.sparsity,
-        "train": {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "lr": arguments.lr},
-        "tune": {"epochs": arguments.tune_epochs},
-        **{name: getattr(arguments, name) for name in ("rounds", "start", "survivors", "scope", "rewind_step")},
-        **{name: getattr(arguments, name) for name in ("normalise", "repair")},
-        "params": dict(arguments.set or ()),
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments: argparse.Namespace) -> int:
@@ -153,81 +124,17 @@ def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments:
 
     store = Store(arguments.store)
     ids = store.queue(configs, again=arguments.fresh)
-    with _bars(store, configs) as on_event:
+    with terminal.Bars(configs) as on_event:
         record_together(store, ids, device=arguments.device, on_event=on_event)
     found = report(store, ids, skipped)
     store.close()
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:
-        _show(found)
+        terminal.runs(found)
     for reason in dict.fromkeys(row["reason"] or row["state"] for row in found["failed"]):
         print(f"pruneviz: {reason}", file=sys.stderr)
     return 1 if found["failed"] else 0
-
-
-def _show(found: dict[str, list[dict]]) -> None:
-    for row in found["skipped"]:
-        at = f" at {row['sparsity']:g}" if "sparsity" in row else ""
-        print(f"skipped {row['method']}{at}: {row['reason']}")
-    if not found["summary"]:
-        return
-    dense = sorted(row["test_accuracy"] for row in found["dense"])
-    print(f"dense network: test accuracy {_percent(dense[len(dense) // 2])} (median of {len(dense)})")
-    rows = [
-        (
-            r["method"],
-            r["start"],
-            f"{r['sparsity']:g}",
-            *(_percent(r[k]) for k in ("median", "low", "high")),
-            r["seeds"],
-        )
-        for r in found["summary"]
-    ]
-    title = "test accuracy after training again"
-    _table(("method", "start", "sparsity", "median", "low", "high", "seeds"), rows, title=title)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}%"
-
-
-class _bars:
-    """Progress bars on standard error, one a run; silent where that is no terminal, but for warnings."""
-
-    def __init__(self, store: Store, configs: Sequence[RunConfig]):
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.fields[name]:<32}"),
-            BarColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._names = {c.id: f"{c.method} · {c.start} · seed {c.seed}" for c in configs}
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Callable[[Event], None]:
-        self._progress.start()
-        return self._on_event
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def _on_event(self, event: Event) -> None:
-        from pruneviz.events import Done, Progress
-
-        if event.run not in self._tasks:
-            self._tasks[event.run] = self._progress.add_task("", total=1.0, name=self._names.get(event.run, event.run))
-        if isinstance(event, Progress):
-            self._progress.update(self._tasks[event.run], completed=event.fraction, description=event.message)
-            if event.warning:
-                print(f"warning: {self._names.get(event.run)}, {event.stage}: {event.message}", file=sys.stderr)
-        elif isinstance(event, Done):
-            self._progress.update(self._tasks[event.run], completed=1.0, description="done")
 
 
 # reproductions of papers
@@ -259,7 +166,7 @@ def _papers(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:
-        _show_papers(found)
+        terminal.papers(found)
     return 1 if failed else 0
 
 
@@ -277,30 +184,6 @@ def _reproduce(reproduction: Reproduction, *, full: bool, keep: bool) -> dict[st
     if keep:
         print(f"{key}: recorded in {record(key, result, full=full, seconds=seconds)}", file=sys.stderr)
     return document(key, result, full=full, seconds=seconds)
-
-
-def _show_papers(found: dict[str, list[dict]]) -> None:
-    def cell(value: Any) -> Any:
-        return "–" if value is None else value
-
-    for about in found["budgets"]:
-        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        key = about["reproduction"]
-        print(
-            f"\n{key}: {about['budget']} budget, {about['date']}, {about['device']}, {about['seconds']:g} s, {versions}"
-        )
-        claims = [c for c in found["claims"] if c["reproduction"] == key]
-        columns = ("claim", "paper", "ours", "low", "high", "seeds", "verdict", "text")
-        _table(columns, [[cell(c["key" if n == "claim" else n]) for n in columns] for c in claims])
-        for table in (t for t in found["tables"] if t["reproduction"] == key):
-            print()
-            _table(table["columns"], [[cell(v) for v in row] for row in table["rows"]], title=table["title"])
-            if table["note"]:
-                print(textwrap.fill(table["note"], 120))
-    if not found["budgets"]:
-        print(
-            "Nothing is recorded yet. Name a reproduction, or add --quick or --full to run them all.", file=sys.stderr
-        )
 
 
 # serving
@@ -325,7 +208,26 @@ def _work(arguments: argparse.Namespace) -> int:
     return work(arguments.store or default_path(), device=arguments.device) or 0
 
 
-# folders
+# what leaves the store
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pruneviz.figures import report
+    from pruneviz.store import Store
+
+    store = Store(arguments.store)
+    try:
+        page = report([store.run(id_) for id_ in arguments.runs], sparsity=arguments.sparsity, layer=arguments.layer)
+    finally:
+        store.close()
+    try:
+        Path(arguments.to).write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise InvalidSetting(
+            f"The report cannot be written to {arguments.to} ({error.strerror}). Name a file in a folder that is there."
+        ) from None
+    print(arguments.to)
+    return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -365,44 +267,11 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found, indent=1))
     else:
-        _table(("what", "found"), list(found.items()))
+        terminal.table(("what", "found"), list(found.items()))
     return 0 if found["store_health"] == "ok" else 1
 
 
 # arguments
-
-
-def _numbers(kind: type) -> Callable[[str], list]:
-    def parse(text: str) -> list:
-        try:
-            return [kind(part) for part in text.split(",") if part.strip()]
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"numbers separated by commas, e.g. 0.5,0.9; found {text!r}") from None
-
-    return parse
-
-
-def _width(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise argparse.ArgumentTypeError(
-            f"a number above 0 and at most 8, e.g. 2, 0.5 or 1/8; found {text!r}"
-        ) from None
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _switch(text: str) -> tuple[str, Any]:
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise argparse.ArgumentTypeError(f"a switch is given as name=value, e.g. batches=4; found {text!r}")
-    try:
-        return name.strip().replace("-", "_"), json.loads(value)
-    except ValueError:
-        return name.strip().replace("-", "_"), value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -427,41 +296,11 @@ def _parser() -> argparse.ArgumentParser:
 
     for name, does, text in (("run", _run, "one method"), ("compare", _compare, "several methods on one network")):
         sub = command(name, does, f"prune with {text}, train again and report the test accuracy")
-        sub.add_argument("--data", default="digits", help="data set (default digits)")
-        sub.add_argument("--model", help="network (default: the data set's usual one, lenet-300-100 for digits)")
-        sub.add_argument(
-            "--width",
-            type=_width,
-            help="factor on the channels of all layers, e.g. 2 or 1/8, of networks that have widths (default 1)",
-        )
         if name == "run":
             sub.add_argument("--method", required=True, help="pruning method")
         else:
             sub.add_argument("--methods", default="all", help="methods separated by commas, or all (default)")
-        sub.add_argument("--sparsity", type=_numbers(float), help="fractions removed (default 0.5,0.8,0.9,0.95,0.98)")
-        sub.add_argument("--seed", type=_numbers(int), default=[0], help="seeds; one run each (default 0)")
-        sub.add_argument("--rounds", type=int, help="prune-and-train rounds up to the last sparsity; 1 is one shot")
-        sub.add_argument("--epochs", type=int, help="training budget in epochs (default: the data set's)")
-        sub.add_argument("--tune-epochs", type=int, help="fine-tuning budget in epochs (default: the data set's)")
-        sub.add_argument("--batch-size", type=int, help="samples a training step (default: the network's, else 64)")
-        sub.add_argument(
-            "--lr", type=float, help="learning rate (default: the network's, else 0.0012; fine-tuning takes half)"
-        )
-        sub.add_argument("--start", help="init or trained (default: the method's)")
-        sub.add_argument("--survivors", help="retain, rewind, reinit or reinit-sign (default: the method's)")
-        sub.add_argument("--scope", help="global or layer (default: the method's)")
-        sub.add_argument("--rewind-step", type=int, help="rewind to the weights after this many steps (default 0)")
-        sub.add_argument(
-            "--normalise", action="store_true", help="subtract the inputs' mean, divide by their deviation"
-        )
-        sub.add_argument("--repair", help="isometry or rescale: mend each layer after pruning (default none)")
-        sub.add_argument(
-            "--set",
-            type=_switch,
-            action="append",
-            metavar="NAME=VALUE",
-            help="a switch of the method, e.g. batches=4 or per_stage=1=0.5,4=0.5",
-        )
+        declare(sub)
         sub.add_argument("--device", help="cpu, cuda:0, mps (default: the best there is)")
         sub.add_argument("--fresh", action="store_true", help="run again what the store has finished already")
         sub.add_argument("--store", help="store folder (default: $PRUNEVIZ_STORE or the user's data folder)")
@@ -483,6 +322,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--store", help="store folder")
     sub = command("work", _work, "a worker without a browser")
     sub.add_argument("--device", help="cpu, cuda:0, mps (default: one worker for each device)")
+    sub.add_argument("--store", help="store folder")
+    sub = command("report", _report, "runs beside each other in one HTML file that opens anywhere")
+    sub.add_argument("runs", nargs="+", metavar="RUN", help="one to six run ids")
+    sub.add_argument("--to", required=True, metavar="FILE", help="file to write, e.g. report.html")
+    sub.add_argument("--sparsity", type=float, help="what the figures show first (default 0.9)")
+    sub.add_argument("--layer", help="what the figures show first (default: the layer with most weights)")
     sub.add_argument("--store", help="store folder")
     sub = command("export", _export, "copy finished runs as checksummed folders")
     sub.add_argument("runs", nargs="+", metavar="RUN", help="run ids")

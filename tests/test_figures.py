@@ -546,7 +546,7 @@ def test_axes_and_captions_count_what_the_method_removes(method: str, noun: str)
     assert drawn.layout.yaxis.title.text == f"{noun} per bin"
     assert f" of 1,000 {noun} removed" in base.alt(drawn)
     assert figures.layers([made], sparsity=0.9).layout.yaxis.title.text == f"{noun} removed (%)"
-    assert f"4 {noun} by lot" in figures.change([made]).layout.annotations[0].text
+    assert f"4 {noun} at random" in figures.change([made]).layout.annotations[0].text
     static = figures.compare([made, run("snip")], sparsity=0.9)
     assert static.layout.yaxis.title.text == ("weights per bin" if noun == "weights" else "per bin")
     assert static.layout.xaxis.title.text == f"score of {noun} (log)"

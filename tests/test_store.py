@@ -11,7 +11,7 @@ import pytest
 
 import pruneviz as pv
 from pruneviz import store as store_module
-from pruneviz.errors import NoSuchRun, StaleAttempt, StoreError
+from pruneviz.errors import InvalidSetting, NoSuchRun, StaleAttempt, StoreError
 from pruneviz.events import Arrays, Done, Failed, Metric, Progress, Weights
 from pruneviz.store import Store
 
@@ -129,6 +129,23 @@ def test_an_ended_run_is_deleted_with_its_files_and_a_live_one_is_not(store):
     assert not store.folder(ID).exists()
     with pytest.raises(NoSuchRun):
         store.run(ID)
+
+
+def test_a_run_is_tagged_and_the_tag_taken_away(store):
+    finish(store)
+    assert store.tag(ID, " lecture 3 ")
+    assert store.run(ID).row["tag"] == store.runs()["tag"].iloc[0] == "lecture 3"
+    assert store.tag(ID, "")
+    assert store.runs()["tag"].iloc[0] == ""
+    assert not store.tag("snip-lenet-300-100-digits-000000000000", "none of mine")
+
+
+@pytest.mark.parametrize("bad", ["<script>", "x" * 65, "![](http://x)", "two\nlines"])
+def test_a_tag_is_plain(store, bad: str):
+    finish(store)
+    with pytest.raises(InvalidSetting, match="at most 64 letters"):
+        store.tag(ID, bad)
+    assert store.run(ID).row["tag"] == ""
 
 
 @pytest.mark.parametrize("bad", ["../../etc/passwd", "snip", "", "a/b-0123456789ab", "x" * 200])

@@ -1,6 +1,7 @@
 """Figures: each computes a tidy table from runs, then draws it. ``pv.figures.saliency(runs)`` does both.
 
 ``FIGURES`` maps keys to them; ``pv.figures.saliency.data(runs)`` is the table alone, ``.plot(table)`` the drawing.
+``report(runs)`` puts all of them into one HTML file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pruneviz.figures.jacobians import ENDS as ends
 from pruneviz.figures.jacobians import FIGURE as jacobians
 from pruneviz.figures.jacobians import TREND as trend
 from pruneviz.figures.repair import FIGURE as repair
+from pruneviz.figures.report import report
 from pruneviz.figures.saliency import FIGURE as saliency
 from pruneviz.figures.saliency import LAYERS as layers
 from pruneviz.figures.sensitivity import FIGURE as sensitivity
@@ -35,6 +37,6 @@ FIGURES: Mapping[str, Figure] = {
 
 __all__ = [
     "FIGURES", "Figure", "agreement", "alt", "change", "colour", "compare", "curves", "eigenvectors", "ends", "first",
-    "importance", "inputs", "jacobians", "label", "labels", "layers", "note", "repair", "saliency", "sensitivity", "spectra",
-    "trend",
+    "importance", "inputs", "jacobians", "label", "labels", "layers", "note", "repair", "report", "saliency", "sensitivity",
+    "spectra", "trend",
 ]  # fmt: skip

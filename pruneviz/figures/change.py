@@ -139,7 +139,7 @@ def _heading(part: pd.DataFrame) -> str:
     if _hides_sign(part):
         lines[0] += f", with its size {_correlation(first['sizes'])}"
     many = f"{first['of']:,} {first['removed']}"
-    many = f"all {many}" if first["every"] else f"{many} by lot"
+    many = f"all {many}" if first["every"] else f"{many} at random"
     lines.append(f"{many}, {'trained' if first['start'] == 'trained' else 'initial'} network")
     return f"<b>{first['label']}</b><br><span style='font-size:11px'>{'<br>'.join(lines)}</span>"
 

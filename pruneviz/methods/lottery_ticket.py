@@ -56,7 +56,7 @@ class LotteryTicket(Method):
         ),
     )
     criterion: Literal["final", "increase", "movement", "initial", "random"] = Field(
-        "final", description="Rank |w| after training, its increase, its movement, |w| before training, or by lot"
+        "final", description="Rank |w| after training, its increase, its movement, |w| before training, or at random"
     )
     output_rate: float = Field(
         0.5, ge=0, le=1, description="The last layer's pruning rate as a share of the other layers'"

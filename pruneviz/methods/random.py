@@ -17,7 +17,7 @@ class Random(Method):
     card = Card(
         key="random",
         title="Random",
-        idea="Remove weights by lot: the floor that any criterion has to beat.",
+        idea="Remove weights at random: the floor that any criterion has to beat.",
         formula=r"s_q \sim \mathcal{U}(0, 1)",
         symbols=(
             (r"s_q", "score of weight q; the lowest leave"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -21,7 +22,7 @@ from platformdirs import user_data_dir
 from safetensors.numpy import save_file
 
 from pruneviz.config import RunConfig
-from pruneviz.errors import NoSuchRun, StaleAttempt, StoreError
+from pruneviz.errors import InvalidSetting, NoSuchRun, StaleAttempt, StoreError
 from pruneviz.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
 from pruneviz.store.archive import (
     EMPTY_ROW,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "samples"
 LEASE = 12.0  # seconds without a sign of life after which a running run is lost
 STATES = ("queued", "running", "succeeded", "failed", "cancelled", "lost")
+TAG = re.compile(r"[A-Za-z0-9 ._-]{0,64}")
 ENDED = ("succeeded", "failed", "cancelled", "lost")
 
 
@@ -188,6 +190,18 @@ class Store:
             "queued = ?, error = '', traceback = '', finished = null",
             (time.time(),),
         )
+
+    def tag(self, id_: str, text: str) -> bool:
+        """Name a run, or with "" take its name away; False where it is none of this store's, as samples are.
+
+        Raises InvalidSetting where the text is longer than 64 or has more than letters, digits, spaces, dots, - and _.
+        """
+        if not TAG.fullmatch(text):
+            raise InvalidSetting(
+                f"A tag has at most 64 letters, digits, spaces, dots, hyphens and underscores; found {text[:80]!r}."
+            )
+        with self._write() as db:
+            return bool(db.execute("update runs set tag = ? where id = ?", (text.strip(), checked(id_))).rowcount)
 
     def delete(self, id_: str) -> bool:
         """Remove an ended run and its files; False where it is queued or running."""

@@ -134,7 +134,7 @@ def _exported(folder: Path) -> Run:
         metrics = metrics.assign(run=id_, method=config.method, seed=config.seed).reindex(columns=METRICS)
         history = pd.DataFrame(content["history"], columns=pd.Index(HISTORY[1:]))
         history = history.assign(run=id_).reindex(columns=HISTORY)
-        row = {**content["row"], "id": id_, "config": config.model_dump_json(), "state": "succeeded"}
+        row = {**EMPTY_ROW, **content["row"], "id": id_, "config": config.model_dump_json(), "state": "succeeded"}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{folder / 'run.json'} is not an exported run ({error}). Export it again.") from None
     tables = {"metrics": metrics, "history": history}

@@ -1,4 +1,4 @@
-"""A figure on a page: caption, formula, alt text, and its numbers to download."""
+"""A figure on a page: caption, formula, alt text, and its numbers to look at and to download."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from pruneviz import figures
 from pruneviz.figures import FIGURES, base
+from pruneviz.ui import export
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _CONFIG = {
     "displaylogo": False,
     "displayModeBar": "hover",
+    "showSendToCloud": False,
     "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
 }
 # Squeezed to the width of a phone, facets and legends run into each other: there the chart scrolls in its card.
@@ -58,7 +61,7 @@ def show(
     on_click: Callable[[str], None] | None = None,
 ) -> None:
     """A figure's table as a card, drawn here unless its drawing is given. ``on_click`` is called with ``key`` after a click."""
-    chart = chart or figure.plot(table)
+    chart, name = chart or figure.plot(table), key.removesuffix("-plot")
     with st.container(border=True):
         with st.container(key=f"{key}-scroll"):
             clicks = {"on_select": partial(on_click, key), "selection_mode": "points"} if on_click else {}
@@ -70,10 +73,23 @@ def show(
             if figure.formula:
                 with st.popover("Formula", type="tertiary", icon=":material/function:"):
                     st.latex(figure.formula)
-            st.download_button(
-                "CSV", lambda: table.to_csv(index=False).encode(), f"{key}.csv", "text/csv", key=f"{key}-csv",
-                type="tertiary", icon=":material/download:", on_click="ignore",
-            )  # fmt: skip
+            if len(table):
+                with st.popover("Download", type="tertiary", icon=":material/download:", key=f"{key}-download"):
+                    st.download_button(
+                        "CSV", lambda: table.to_csv(index=False).encode(), f"{name}.csv", "text/csv", key=f"{key}-csv",
+                        type="tertiary", icon=":material/table:", on_click="ignore",
+                    )  # fmt: skip
+                    export.images(key, name=name, least=base.least(chart))
+        if len(table):
+            _numbers(table, key)
+
+
+def _numbers(table: pd.DataFrame, key: str) -> None:
+    """The table under its chart, folded; sent only once it is opened."""
+    box = st.expander(f"Data: {len(table):,} rows", key=f"{key}-data", type="compact", on_change="rerun")
+    if box.open:
+        columns = sorted(table.columns, key=lambda name: name == "run")  # ids are long: last
+        box.dataframe(table, hide_index=True, column_order=columns, height=320)
 
 
 def of(
@@ -83,3 +99,12 @@ def of(
     table, chart = drawn(figure, runs, **choices)
     show(FIGURES[figure], table, chart, key=f"{figure}-plot", on_click=on_click)
     return table
+
+
+def report(runs: Sequence[Run], **looked_at: Any) -> None:
+    """A button that puts these runs into one HTML file; the file is made when it is asked for."""
+    st.download_button(
+        "Report (HTML)", lambda: figures.report(runs, **looked_at).encode(), "report.html", "text/html", key="report",
+        icon=":material/description:", on_click="ignore",
+        help="Every figure of these runs in one file that opens in any browser, without a network: 5 to 7 MB.",
+    )  # fmt: skip

@@ -46,6 +46,16 @@ def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
         card.show(FIGURES["curves"], table, chart, key="live")
 
 
+def word(state: str) -> str:
+    """A run's state as a person says it."""
+    return _LOOK[state][0]
+
+
+def colour(state: str) -> str:
+    """The colour of a run's state, as Streamlit names it."""
+    return _LOOK[state][1]
+
+
 def badge(state: str) -> None:
     """A run's state as a coloured word."""
     text, colour, icon = _LOOK[state]
@@ -62,13 +72,13 @@ def _line(store: Store, run: Run, name: str, place: int) -> None:
             if run.state == "queued":
                 st.caption(f"Number {place} in the queue" if place > 1 else "Next in the queue")
             elif run.state == "running":
-                st.progress(float(run.row["fraction"]), _escaped(run.row["message"]))
+                st.progress(float(run.row["fraction"]), escaped(run.row["message"]))
             elif run.state == "succeeded":
                 st.caption(summary(run))
             else:
-                st.caption(_escaped(run.row["error"] or run.row["message"]))
+                st.caption(escaped(run.row["error"] or run.row["message"]))
             for warning in json.loads(run.row["warnings"])[-2:]:
-                st.caption(f":orange[:material/warning:] {_escaped(warning)}")
+                st.caption(f":orange[:material/warning:] {escaped(warning)}")
             if run.state == "running":
                 _loss(run)
         with act:
@@ -129,6 +139,6 @@ def _loss(run: Run) -> None:
         )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text from a run, without meaning in Markdown."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-.!|<>~:$" else c for c in str(text))

@@ -24,8 +24,11 @@ STYLE = """<style>
 [data-testid="stButtonGroup"] [data-selected="true"] p, [data-testid="stSliderThumbValue"] p {
   color: light-dark(#0b121d, #e9edf4);
 }
-/* text on an open popover's button: in the dark the primary colour is too dark there */
-[data-testid="stPopover"] button[aria-expanded="true"] :is(p, span) { color: light-dark(#2450b8, #9db7ff); }
+/* the button of an open menu: the theme darkens its primary colour, on dark as well */
+[data-testid="stPopoverButton"][aria-expanded="true"], [data-testid="stPopoverButton"][aria-expanded="true"] :is(p, span) {
+  color: light-dark(#0b121d, #e9edf4);
+}
+.plotly-notifier { display: none; } /* white on grey over the page, to say what the browser says of a download */
 .katex-display { padding: 8px 6px; } /* or a subscript makes it scroll by two pixels */
 </style>"""
 log = logging.getLogger("pruneviz")

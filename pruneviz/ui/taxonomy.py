@@ -19,7 +19,7 @@ _SCOPES = {
 }
 _AFTERWARDS = {Survivors.RETAIN: "Stay as they are", Survivors.REWIND: "Go back to the start"}
 _CRITERIA = {
-    "none": "By lot",
+    "none": "At random",
     "size": "Size",
     "loss rise": "Rise of the loss",
     "sensitivity": "Slope of the loss",

@@ -53,7 +53,7 @@ STEPS = (
         "Which weights leave?",
         "A pruning method gives each weight a **score**, a guess of what it is worth. The simplest is its size: the number "
         "without its sign. Line the weights up by their score and choose how many shall leave: all those left of the dashed "
-        "line. Removing weights **by lot** is the test that every score has to pass.",
+        "line. Removing weights **at random** is the test that every score has to pass.",
         "saliency",
         "Counted: weights of the largest layer by their size. Light: removed; solid: kept; dashed: the line.",
         "pages/saliency.py",
@@ -161,17 +161,19 @@ def most_can_go(table: pd.DataFrame, weights: int) -> str:
 
 
 def which_leave(table: pd.DataFrame, found: Sequence[Run], sparsity: float) -> str:
-    """Step 2: where the line stands in the drawn layer; then the same share removed by size and by lot."""
+    """Step 2: where the line stands in the drawn layer; then the same share removed by size and at random."""
     panel, (drawn, size, lot) = table.iloc[0], found
     gone = int(panel["size"] - panel["alive"])
     by_size, by_lot = (_share(at(run, "tuned", sparsity)) for run in (size, lot))
     spent = [f"{at(run, 'tuned', sparsity, 'epochs', ''):.0f}" for run in (size, lot)]
     which = "The" if drawn is size else "On the small digits of step 1, trained again, the"
-    fair = f" (By size saw the data {spent[0]} times in all, by lot {spent[1]} times.)" if spent[0] != spent[1] else ""
+    fair = (
+        f" (By size saw the data {spent[0]} times in all, at random {spent[1]} times.)" if spent[0] != spent[1] else ""
+    )
     return (
         f"With {base.percent(sparsity)} to leave, the line stands at {base.number(panel['threshold'])}: {gone:,} of this "
         f"layer's {int(panel['size']):,} weights are below. {which} network pruned by size reads **{by_size}** rightly, pruned "
-        f"by lot **{by_lot}**.{fair}"
+        f"at random **{by_lot}**.{fair}"
     )
 
 

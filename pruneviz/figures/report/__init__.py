@@ -1,0 +1,126 @@
+"""Reports: runs beside each other in one HTML file that needs nothing else, neither a network nor this program.
+
+``report(runs)`` is the file's text. The page forbids itself every request and every script but its own: their hashes are
+in its content policy, so that no name or error message of a run can bring another.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from latex2mathml.converter import convert
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from pruneviz import __version__
+from pruneviz.errors import InvalidSetting
+from pruneviz.figures import base, grid
+from pruneviz.figures.report import words
+
+if TYPE_CHECKING:
+    from pruneviz.store import Run
+
+_HERE = Path(__file__).parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_GRID = "export default function"  # what begins the grid's module; in the report it stands beside its caller
+
+
+def report(runs: Iterable[Run], *, sparsity: float | None = None, layer: str | None = None) -> str:
+    """One to six runs as a self-contained, interactive HTML page; opens from disk, prints, right in light and dark.
+
+    What was compared, each configuration in words with its departures and its paper, test accuracy at each sparsity, the
+    moving comparison, every figure that has data, each with caption, formula, alt text and its table, and the commands
+    that repeat the runs. ``sparsity`` and ``layer``: what the figures show first (default: 0.9 and the largest layer).
+    Raises InvalidSetting where there is no run or are more than six.
+    """
+    runs = list({run.id: run for run in runs}.values())
+    if not 1 <= len(runs) <= base.MAX_RUNS:
+        raise InvalidSetting(f"A report takes 1 to {base.MAX_RUNS} runs; found {len(runs)}. Name the ones to compare.")
+    figures = list(_figures(runs, sparsity=sparsity, layer=layer))
+    sent = grid.payload(runs)
+    wish = {"id": "report", "turn": 1, "wish": {"sparsity": sparsity, "layer": layer}}
+    data = {
+        "grid": {"html": grid.HTML, "css": grid.CSS, "data": {**sent, **wish}} if sent["sparsities"] else None,
+        "figures": {each["key"]: each.pop("sent") for each in figures},
+    }
+    scripts = [get_plotlyjs(), _shim(grid.JS) + (_HERE / "report.js").read_text(encoding="utf-8")]
+    return _TEMPLATES.get_template("report.html").render(
+        title=words.title(runs),
+        subject=words.subject(runs),
+        when=datetime.now(UTC),
+        version=__version__,
+        runs=[words.about(run, base.label(run, runs)) for run in runs],
+        accuracy=words.accuracy(runs),
+        figures=figures,
+        moving=data["grid"] is not None,
+        policy=_policy(scripts),
+        style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        plotly=Markup(scripts[0]),
+        script=Markup(scripts[1]),
+        data=Markup(_embedded(data)),
+        versions=words.versions(runs),
+    )
+
+
+def _figures(runs: Sequence[Run], **wishes: Any) -> Iterable[dict[str, Any]]:
+    """Every figure that has something to draw: what the page says about it, and what is ``sent`` to draw it."""
+    from pruneviz.figures import FIGURES
+
+    finished = [run for run in runs if not run.metrics.empty]
+    for figure in FIGURES.values():
+        takes = inspect.signature(figure.data).parameters
+        choices = {name: value for name, value in wishes.items() if name in takes and value is not None}
+        table = figure.data(finished, **choices)
+        if table.empty:
+            continue
+        chart = figure.plot(table).update_layout(template=None)
+        yield {
+            "key": figure.key,
+            "title": figure.title,
+            "alt": base.alt(chart) or figure.title,
+            "caption": " ".join(text for text in (figure.caption, base.note(chart)) if text),
+            "formula": Markup(convert(figure.formula, display="block")) if figure.formula else "",
+            "least": base.least(chart),
+            "height": chart.layout.height,
+            "rows": len(table),
+            "sent": {"chart": json.loads(chart.to_json()), "csv": _packed(table.to_csv(index=False))},
+        }
+
+
+def _packed(text: str) -> str:
+    """A table's text, a fifth as long: numbers repeat each other."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _shim(module: str) -> str:
+    """The grid's module as a statement that a script may hold beside its own: a function ``drawGrid``."""
+    if module.count(_GRID) != 1:
+        raise AssertionError("The grid's module no longer has one default export.")
+    return f"const drawGrid = (() => {{\n{module.replace(_GRID, 'const drawn = function')}\nreturn drawn\n}})()\n"
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """No request at all, and no script but these."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{found}'" for found in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _embedded(data: Any) -> str:
+    """JSON that may stand inside a script element, whatever its texts say."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
