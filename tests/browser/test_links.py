@@ -78,7 +78,12 @@ def change(visitor, control) -> bool:
                 return False
             other[-1].click()
         case "stMultiSelect":
-            control.get_by_role("button", name="Remove").first.click()
+            chosen = control.get_by_role("button", name="Remove")
+            if chosen.count():
+                chosen.first.click()
+            else:
+                control.locator("input").first.click()
+                page.get_by_role("option").first.click()
             page.keyboard.press("Escape")
         case "stSlider":
             thumb = control.get_by_role("slider").first
