@@ -21,7 +21,8 @@ _CHOSEN, _WIDGET, _NETWORK, _LOOK = "chosen runs", "picked runs", "picked networ
 
 
 def runs(store: Store, *, most: int = base.MAX_RUNS) -> list[Run]:
-    """The runs that the address names, else those chosen before, else one of each method on the newest network."""
+    """The runs that the address names, else those chosen before, else one of each method on the newest network. None where
+    someone took all of them away."""
     table = store.runs()
     table = table[table["state"] == "succeeded"]
     if table.empty:
@@ -35,9 +36,11 @@ def runs(store: Store, *, most: int = base.MAX_RUNS) -> list[Run]:
     chosen = _from_address(set(table["id"]))
     networks = {network(row): row for row in table.to_dict("records")}
     of_run = {row["id"]: network(row) for row in table.to_dict("records")}
-    if not chosen:
+    emptied = st.session_state.get(_CHOSEN) == [] and st.session_state.get(_NETWORK) in networks
+    if not chosen and not emptied:
         chosen = one_of_each(table[[network(r) == next(iter(networks)) for r in table.to_dict("records")]], most)
-    st.session_state[_NETWORK] = of_run[chosen[0]]
+    if chosen:
+        st.session_state[_NETWORK] = of_run[chosen[0]]
     left, right = st.columns([1, 2.6], vertical_alignment="bottom")
     left.selectbox("Network and data", list(networks), key=_NETWORK, on_change=_new_network, args=(table, most))
     wanted = st.session_state[_NETWORK]

@@ -79,7 +79,7 @@ def change(visitor, control) -> bool:
             other[-1].click()
         case "stMultiSelect":
             chosen = control.get_by_role("button", name="Remove")
-            if chosen.count():
+            if chosen.count() > 1:
                 chosen.first.click()
             else:
                 control.locator("input").first.click()
@@ -138,3 +138,16 @@ def test_every_control_survives_the_link(visit, path):
     other.page.locator("h1").first.wait_for(timeout=30_000)
     opened(other)
     assert state(other) == mine
+
+
+def test_taking_all_runs_away_leaves_none_and_says_what_to_do(visit):
+    me = visit()
+    me.go("curves")
+    opened(me)
+    runs = me.page.get_by_test_id("stMultiSelect").first
+    while (chosen := runs.get_by_role("button", name="Remove")).count():
+        chosen.first.click()
+        me.settle()
+    me.page.get_by_text("Choose").first.wait_for(timeout=10_000)
+    assert not me.page.get_by_test_id("stException").count()
+    assert me.page.get_by_test_id("stSelectbox").first.locator("input").input_value() == "LeNet-300-100 on Digits"
