@@ -18,6 +18,7 @@ SHOTS = (
     ("compare", "light", 1180, ""),
     ("saliency", "dark", 1080, ""),
     ("run", "light", 820, ""),
+    ("tour", "light", 860, "?step=2"),
     ("jacobians", "dark", 1080, ""),
     ("curves", "light", 980, "?x=Latency%2C+256+samples&runs={units}"),
     ("spectra", "dark", 1560, "?runs={units}"),
