@@ -33,12 +33,12 @@ RERUNS = {
     "jacobians": ("slider", "detail"),
     "curves": ("pill", "overview"),
     "methods": ("pill", "overview"),
-    "runs": ("pill", "overview"),
+    "tour": ("pill", "overview"),
 }
 PILLS = {
-    "curves": ("right after pruning", "after training"),
+    "curves": ("after pruning, before training", "after training"),
     "methods": ("SNIP", "GraSP"),
-    "runs": ("Magnitude", "SNIP"),
+    "tour": ("2", "1"),
 }
 DRAWN = """() => [...document.querySelectorAll('.js-plotly-plot')].map((plot) => ({
   traces: plot.data.length,

@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pruneviz.figures import base
-from pruneviz.figures.eigenvectors import SCALE, SHADES
+from pruneviz.figures.eigenvectors import SCALE
 from pruneviz.figures.importance import alike
 
 if TYPE_CHECKING:
@@ -86,10 +86,16 @@ def plot(table: pd.DataFrame) -> go.Figure:
     )
     fig = base.finish(fig, f"{TITLE}: {units} units", f"{alt}.", height=height - 40)
     shown = {"title": {"text": "weight", "side": "top"}, "thickness": 14, "outlinewidth": 0, "nticks": 5}
+    greys = [[0, base.faded(base.NEUTRAL, 0)], [1, base.faded(base.NEUTRAL, 0.45)]]
     fig.update_layout(
         margin={"t": base.TOP + 14, "b": 40},
         coloraxis={"colorscale": SCALE, "cmin": -most, "cmax": most, "colorbar": shown},
-        coloraxis2={"colorscale": [[0, base.NEUTRAL], [1, base.NEUTRAL]], "cmin": 0, "cmax": 1, "showscale": False},
+        coloraxis2={
+            "colorscale": [[0, base.faded(base.NEUTRAL, 0)], [1, base.faded(base.NEUTRAL, 0.45)]],
+            "cmin": 0,
+            "cmax": 1,
+            "showscale": False,
+        },
     )
     return _bare(fig, "units, side by side", "rows")
 
@@ -111,34 +117,21 @@ def _mosaic(fig: go.Figure, part: pd.DataFrame, facet: int, at: dict[str, int]) 
     across = min(units, max(1, round((1.5 * units * channels * rows / columns) ** 0.5)))
     down = -(-units // across)
     size = (down * (channels * rows + 1) - 1, across * (columns + 1) - 1)
-    z, grey = np.full(size, np.nan), np.full(size, np.nan)
-    said = np.full(size, "", object)
+    z = np.full(size, np.nan, np.float32)
+    grey, unit = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     for u, c in np.ndindex(units, channels):
         top, left = u // across * (channels * rows + 1) + c * rows, u % across * (columns + 1)
         place = slice(top, top + rows), slice(left, left + columns)
         z[place] = np.where(gone[u, c], np.nan, images[u, c])
-        grey[place] = np.where(gone[u, c], 0.5, np.nan)
-        colour = f", {SHADES[c]}" if channels == 3 else f", channel {c}" if channels > 1 else ""
-        said[place] = [[f"unit {u + 1}{colour}, row {y}, column {x}" for x in range(columns)] for y in range(rows)]
-    same = {
-        "x": np.arange(size[1]),
-        "y": np.arange(size[0]),
-        "hoverongaps": False,
-        "customdata": said,
-        "name": "",
-        **at,
-    }
-    fig.add_heatmap(
-        z=z.astype(np.float32), coloraxis="coloraxis", hovertemplate="%{customdata}<br>weight %{z:.3g}", **same
-    )
+        grey[place] = gone[u, c]
+        unit[place] = u + 1
+    same = {"x": np.arange(size[1]), "y": np.arange(size[0]), **at}
     if gone.any():
-        fig.add_heatmap(
-            z=grey.astype(np.float32),
-            coloraxis="coloraxis2",
-            opacity=0.45,
-            hovertemplate="%{customdata}<br>removed",
-            **same,
-        )
+        fig.add_heatmap(z=grey, coloraxis="coloraxis2", hoverinfo="skip", **same)
+    fig.add_heatmap(
+        z=z, customdata=unit, coloraxis="coloraxis", hoverongaps=False, name="",
+        hovertemplate="unit %{customdata}<br>weight %{z:.3g}", **same,
+    )  # fmt: skip
     axis = facet + 1 if facet else ""
     fig.update_yaxes(autorange="reversed", scaleanchor=f"x{axis}", constrain="domain", **at)
     fig.update_xaxes(constrain="domain", **at)
