@@ -91,7 +91,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
         margin={"t": base.TOP + 14, "b": 40},
         coloraxis={"colorscale": SCALE, "cmin": -most, "cmax": most, "colorbar": shown},
         coloraxis2={
-            "colorscale": [[0, base.faded(base.NEUTRAL, 0)], [1, base.faded(base.NEUTRAL, 0.45)]],
+            "colorscale": greys,
             "cmin": 0,
             "cmax": 1,
             "showscale": False,
