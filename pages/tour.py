@@ -1,6 +1,5 @@
 """Five steps from "why prune" to "why OBS beats OBD here", each with a live figure of sample runs and a link of its own."""
 
-from copy import deepcopy
 from dataclasses import replace
 
 import streamlit as st
@@ -99,7 +98,7 @@ else:
     figure = FIGURES[step.figure]
     table, chart = card.drawn(step.figure, found[:1] if number == 2 else found, **choices)
     if step.figure == "curves":
-        chart = deepcopy(chart).update_layout(height=HEIGHT)
+        chart.update_layout(height=HEIGHT)
 said = {
     1: lambda: tour.most_can_go(table, sum(base.layers(found).values())),
     2: lambda: tour.which_leave(table, found, sparsity),

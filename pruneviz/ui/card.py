@@ -32,8 +32,9 @@ _SCROLL = """<style>
 
 
 def drawn(figure: str, runs: Sequence[Run], **choices: Any) -> tuple[pd.DataFrame, go.Figure]:
-    """A figure's table and drawing, kept: a class that looks at the same runs, and a slider that comes back, do not draw
-    again. All share them, so whoever would change one copies it first."""
+    """A figure's table and drawing. Drawing costs ten times what reading it back does, so both are kept: a class that looks
+    at the same runs, and a slider that comes back, do not draw again. They are kept as bytes: as objects they would be
+    looked through by the garbage collection after every rerun."""
     return _drawn(figure, tuple(state(run) for run in runs), tuple(sorted(choices.items())), list(runs))
 
 
@@ -43,7 +44,7 @@ def state(run: Run) -> tuple[str, str]:
     return run.id, hashlib.sha256(f"{files}{len(run.metrics)}".encode()).hexdigest()
 
 
-@st.cache_resource(max_entries=200, show_spinner=False)
+@st.cache_data(max_entries=200, show_spinner=False)
 def _drawn(
     figure: str, states: tuple[tuple[str, str], ...], choices: tuple[tuple[str, Any], ...], _runs: list[Run]
 ) -> tuple[pd.DataFrame, go.Figure]:
