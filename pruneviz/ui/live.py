@@ -23,16 +23,22 @@ _LOOK = {
 
 
 def panel(store: Store, ids: Sequence[str]) -> None:
-    """Progress of these runs, polled once a second while any of them goes on."""
-    active = any(store.run(id_).state not in ENDED for id_ in ids)
+    """Progress of these runs, polled once a second while any of them goes on; their curves, which cost more, every third."""
+    active = any(run.state not in ENDED for run in _seen(tuple(ids), store)[0])
     st.fragment(_panel, run_every=1.0 if active else None)(store, ids, active)
+    st.fragment(_curves, run_every=3.0 if active else None)(store, ids)
+
+
+@st.cache_resource(ttl=0.8, max_entries=50, show_spinner=False)
+def _seen(ids: tuple[str, ...], _store: Store) -> tuple[list[Run], dict[str, int]]:
+    """Runs and their places in the queue, read once for a class that watches the same ones."""
+    return [_store.run(id_) for id_ in ids], _store.runs().set_index("id")["position"].to_dict()
 
 
 def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
-    runs = [store.run(id_) for id_ in ids]
+    runs, places = _seen(tuple(ids), store)
     if active == all(run.state in ENDED for run in runs):
         st.rerun()  # the last one ended, or one was resumed: draw the page anew, without or with polling
-    places = store.runs().set_index("id")["position"].to_dict()
     names = base.labels(runs)
     done = sum(run.state == "succeeded" for run in runs)
     st.progress(sum(float(run.row["fraction"]) for run in runs) / len(runs), f"{done} of {len(runs)} runs finished")
@@ -40,6 +46,10 @@ def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
         st.info("The worker is starting.", icon=":material/hourglass_top:")
     for run in runs:
         _line(store, run, names[run.id], places.get(run.id, 0))
+
+
+def _curves(store: Store, ids: Sequence[str]) -> None:
+    runs, _ = _seen(tuple(ids), store)
     with_points = [run for run in runs if not run.metrics[run.metrics["stage"] == "tuned"].empty]
     if with_points:
         table, chart = card.drawn("curves", with_points)  # one drawing for all who watch
@@ -106,10 +116,12 @@ def _line(store: Store, run: Run, name: str, place: int) -> None:
 
 def _cancel(store: Store, id_: str) -> None:
     store.cancel(id_)
+    _seen.clear()
 
 
 def _resume(store: Store, id_: str) -> None:
     store.resume(id_)
+    _seen.clear()
 
 
 def summary(run: Run) -> str:

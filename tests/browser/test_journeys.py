@@ -88,7 +88,7 @@ def test_a_pasted_link_may_be_a_fresh_server_s_first_visit(chromium, tmp_path, p
 
 def test_the_main_job_from_an_empty_store(visit):
     me = visit()
-    ids = launch(me, methods=("Magnitude", "SNIP", "Lottery ticket"), epochs=6)
+    ids = launch(me, methods=("Magnitude", "SNIP", "Lottery ticket"), epochs=20)
     assert sorted(id_.split("-lenet")[0] for id_ in ids) == ["lottery-ticket", "magnitude", "snip"]
 
     seen = set()
