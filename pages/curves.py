@@ -46,14 +46,16 @@ if axis == "core":
         "paper's tables; under Sparsity, Parameters, FLOPs and Latency the rotations count too. Other methods have none."
     )
 if axis in LATENCIES and (timeless := [run for run in runs if run.config.method not in set(table["method"])]):
-    names = ", ".join(dict.fromkeys(base.labels(timeless, seeds=False).values()))
-    st.caption(f"{names}: no latency was measured. Add a run of a method that removes filters on the same network.")
-for run in runs:
-    for asked, most in base.beyond(run).items():
-        st.caption(
-            f"{base.label(run, runs)} cannot reach {base.percent(asked)}: whole {base.units(run.config.method)} reach at most "
-            f"{base.percent(most)} here."
-        )
+    which = ", ".join(dict.fromkeys(base.labels(timeless, seeds=False).values()))
+    st.caption(f"{which}: no latency was measured. Add a run of a method that removes filters on the same network.")
+names = base.labels(runs, seeds=False)
+limits = [
+    f"{names[run.id]} cannot reach {base.percent(asked)}: whole {base.units(run.config.method)} reach at most {base.percent(most)} here."
+    for run in runs
+    for asked, most in base.beyond(run).items()
+]
+for limit in dict.fromkeys(limits):  # seeds say the same
+    st.caption(limit)
 
 tried, chart = card.drawn("sensitivity", runs)
 if len(tried):
