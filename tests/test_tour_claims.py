@@ -57,13 +57,13 @@ def test_most_weights_can_go():
 @pytest.mark.parametrize("sparsity", [0.8, 0.9, 0.95])
 def test_weights_removed_by_lot_cost_more_than_the_smallest(sparsity: float):
     runs = tour.runs(tour.samples(), 2)
-    size, lot = (accuracy([run], run.config.method, "tuned", sparsity)[0] for run in runs[1:])
+    size, chance = (accuracy([run], run.config.method, "tuned", sparsity)[0] for run in runs[1:])
     assert [run.config.method for run in runs] == ["magnitude", "magnitude", "random"]
-    assert size > lot + 0.02
+    assert size > chance + 0.02
     layer = base.chosen(runs[:1], None)
     said = tour.which_leave(FIGURES["saliency"].data(runs[:1], sparsity, layer), runs, sparsity)
     assert f"**{100 * size:.1f}%**" in said
-    assert f"**{100 * lot:.1f}%**" in said
+    assert f"**{100 * chance:.1f}%**" in said
     same = (
         runs[1].config.after_pruning == runs[2].config.after_pruning and runs[1].config.rounds == runs[2].config.rounds
     )

@@ -20,18 +20,8 @@ if TYPE_CHECKING:
 
 TITLE = "Agreement between methods"
 COLUMNS = [
-    "run",
-    "label",
-    "with_run",
-    "with_label",
-    "layer",
-    "asked",
-    "weights",
-    "jaccard",
-    "chance",
-    "scored",
-    "correlation",
-]
+    "run", "label", "with_run", "with_label", "layer", "asked", "weights", "jaccard", "chance", "scored", "correlation",
+]  # fmt: skip
 BLUES = [[0, "#eef2fb"], [0.5, "#7f9fe6"], [1, "#1b3f9c"]]
 NOTHING = "Choose two runs on the same network that remove weights or filters, and recorded their masks."
 
@@ -63,17 +53,16 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
     """
     runs, names = list(runs), base.labels(runs)
     found = {run.id: each for run in runs if (each := _sampled(run, sparsity)) is not None}
-    labels = {id_: names[id_] for id_ in found}
     rows: list[dict[str, Any]] = []
     for a, b in combinations(list(found)[: base.MAX_RUNS], 2):
         one, two = found[a], found[b]
         if one.layers != two.layers or one.ends.tolist() != two.ends.tolist() or layer not in (None, *one.layers):
             continue
         both = {"layer": layer, "asked": sparsity, **_masks(one, two, layer), **_scores(one, two, layer)}
-        for first, second in ((a, b), (b, a)):
-            rows.append(
-                {"run": first, "label": labels[first], "with_run": second, "with_label": labels[second], **both}
-            )
+        rows += [
+            {"run": first, "label": names[first], "with_run": second, "with_label": names[second], **both}
+            for first, second in ((a, b), (b, a))
+        ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -138,8 +127,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     at, layer = base.percent(table["asked"].iloc[0]), table["layer"].iloc[0]
     where = f"layer {layer}" if layer else "the whole network"
-    pairs = table.drop_duplicates("jaccard") if len(ids) > 1 else table
-    best = pairs.loc[pairs["jaccard"].idxmax()] if pairs["jaccard"].notna().any() else pairs.iloc[0]
+    best = table.loc[table["jaccard"].fillna(-1).idxmax()]
     alt = (
         f"Agreement of {len(ids)} runs over {where} at {at} sparsity. The masks most alike are of {best['label']} and "
         f"{best['with_label']}: Jaccard index {best['jaccard']:.2f}, {best['chance']:.2f} by chance; their scores have "

@@ -19,19 +19,8 @@ if TYPE_CHECKING:
 TITLE = "The first layer's weights"
 INPUTS_TITLE = "Which inputs are still read"
 COLUMNS = [
-    "run",
-    "method",
-    "label",
-    "start",
-    "sparsity",
-    "when",
-    "unit",
-    "channel",
-    "row",
-    "column",
-    "value",
-    "removed",
-]
+    "run", "method", "label", "start", "sparsity", "when", "unit", "channel", "row", "column", "value", "removed",
+]  # fmt: skip
 INPUT_COLUMNS = ["run", "method", "label", "sparsity", "asked", "channel", "row", "column", "kept"]
 NOTHING = "Choose a run on images that recorded its masks."
 

@@ -41,7 +41,7 @@ def ranked(model: nn.Module, scores: Scores, mask: Mask, sample: Tensor) -> tupl
     found = _images(plain(model), sample)
     if rotated(model):
         return found, list(rotated(model))
-    score = {group.members[0]: values.detach().double().cpu().numpy() for group, values in scores.values.items()}
+    score = {group.members[0]: values.detach().cpu().double().numpy() for group, values in scores.values.items()}
     places, at = _places(mask), 0
     values, counts = [], []
     for name, keep in mask.items():
@@ -71,7 +71,7 @@ def masked(model: nn.Module, mask: Mask, sample: Tensor) -> tuple[dict[str, np.n
     inside = {f"{name}.{part}.weight" for name in turned for part in ("before", "after")}
     layers = {own.get(name, name.removesuffix(".weight")): keep for name, keep in mask.items() if name not in inside}
     for i, keep in enumerate(layers.values()):
-        flat = keep.flatten(1).double().cpu()
+        flat = keep.flatten(1).cpu().double()
         means = blocked(blocked(flat, 0, torch.mean), 1, torch.mean)
         found[f"density{i}"] = (WHOLE * means).round().byte().numpy()
         found[f"shape{i}"] = np.array(flat.shape)
@@ -81,7 +81,7 @@ def masked(model: nn.Module, mask: Mask, sample: Tensor) -> tuple[dict[str, np.n
     found["kept"] = np.packbits(bits[_places(mask)])
     first = next(iter(layers.values()))
     if "weights" in found and first.dim() == 2:
-        found["pixels"] = (WHOLE * first.double().mean(0)).round().byte().cpu().view(sample.shape[1:]).numpy()
+        found["pixels"] = (WHOLE * first.cpu().double().mean(0)).round().byte().view(sample.shape[1:]).numpy()
     return found, list(layers)
 
 

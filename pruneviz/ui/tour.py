@@ -103,9 +103,9 @@ def runs(known: Mapping[str, Run], step: int) -> list[Run]:
         case 1:
             return _found(known, "digits", "magnitude")
         case 2:
-            size, lot = (_found(known, "mnist", method) for method in ("magnitude", "random"))
+            size, chance = (_found(known, "mnist", method) for method in ("magnitude", "random"))
             there = [_found(known, "digits", method) for method in ("magnitude", "random")]
-            parts = [size, *([size, lot] if lot else there)]
+            parts = [size, *([size, chance] if chance else there)]
             return [part[0] for part in parts] if all(parts) else []
         case 3:
             parts = [_found(known, "mnist", method) for method in ("magnitude", "obd")]
@@ -162,10 +162,10 @@ def most_can_go(table: pd.DataFrame, weights: int) -> str:
 
 def which_leave(table: pd.DataFrame, found: Sequence[Run], sparsity: float) -> str:
     """Step 2: where the line stands in the drawn layer; then the same share removed by size and at random."""
-    panel, (drawn, size, lot) = table.iloc[0], found
+    panel, (drawn, size, chance) = table.iloc[0], found
     gone = int(panel["size"] - panel["alive"])
-    by_size, by_lot = (_share(at(run, "tuned", sparsity)) for run in (size, lot))
-    spent = [f"{at(run, 'tuned', sparsity, 'epochs', ''):.0f}" for run in (size, lot)]
+    by_size, by_chance = (_share(at(run, "tuned", sparsity)) for run in (size, chance))
+    spent = [f"{at(run, 'tuned', sparsity, 'epochs', ''):.0f}" for run in (size, chance)]
     which = "The" if drawn is size else "On the small digits of step 1, trained again, the"
     fair = (
         f" (By size saw the data {spent[0]} times in all, at random {spent[1]} times.)" if spent[0] != spent[1] else ""
@@ -173,7 +173,7 @@ def which_leave(table: pd.DataFrame, found: Sequence[Run], sparsity: float) -> s
     return (
         f"With {base.percent(sparsity)} to leave, the line stands at {base.number(panel['threshold'])}: {gone:,} of this "
         f"layer's {int(panel['size']):,} weights are below. {which} network pruned by size reads **{by_size}** rightly, pruned "
-        f"at random **{by_lot}**.{fair}"
+        f"at random **{by_chance}**.{fair}"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -151,3 +153,26 @@ def test_taking_all_runs_away_leaves_none_and_says_what_to_do(visit):
     me.page.get_by_text("Choose").first.wait_for(timeout=10_000)
     assert not me.page.get_by_test_id("stException").count()
     assert me.page.get_by_test_id("stSelectbox").first.locator("input").input_value() == "LeNet-300-100 on Digits"
+
+
+def test_a_click_on_a_layer_s_bar_chooses_it_here_and_on_the_other_pages(visit):
+    me = visit()
+    me.go("saliency")
+    opened(me)
+    menu = me.page.get_by_test_id("stSelectbox").filter(has_text="Layer").locator("input")
+    assert menu.input_value().startswith("3:")
+    bars = me.page.locator(".st-key-layers-plot .barlayer .trace").first.locator(".point")
+    bars.first.scroll_into_view_if_needed()
+    for _ in range(2):  # the second click on the same bar keeps it
+        box = bars.first.bounding_box()  # Plotly lays a plane over its bars, which takes the clicks
+        me.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        me.page.wait_for_url(re.compile("layer=1(&|$)"), timeout=10_000)
+        me.settle()
+        assert menu.input_value().startswith("1:")
+    me.page.get_by_test_id("stSidebarNavLink").get_by_text("Jacobians").click()
+    me.page.get_by_role("heading", name="Jacobians", exact=True).wait_for(timeout=10_000)
+    opened(me)
+    assert (
+        me.page.get_by_test_id("stSelectbox").filter(has_text="Layer").locator("input").input_value().startswith("1:")
+    )
+    assert "layer=1" in me.page.url
