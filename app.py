@@ -2,7 +2,9 @@
 
 import streamlit as st
 
+from pruneviz.basics.errors import PrunevizError
 from pruneviz.ui import server
+from pruneviz.ui.text import plain
 
 PAGES = {
     "home": ("Home", "home"),
@@ -21,11 +23,15 @@ PAGES = {
 if __name__ == "__main__":  # one session's run of the script
     st.set_page_config(page_title="PruneViz", page_icon=server.ICON, layout="wide", initial_sidebar_state=220)
     st.html(server.STYLE)
-    st.navigation(
+    page = st.navigation(
         [
             st.Page(f"pages/{name}.py", title=title, icon=f":material/{icon}:", url_path=name, default=name == "home")
             for name, (title, icon) in PAGES.items()
         ]
-    ).run()
+    )
+    try:
+        page.run()
+    except PrunevizError as error:
+        st.error(plain(error), icon=":material/error:")
 else:  # the server imports this module once
     app = st.App(__file__, lifespan=server.lifespan, middleware=server.middleware)

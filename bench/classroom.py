@@ -24,31 +24,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "browser")]
 
 import psutil  # noqa: E402
 from served import Server, serve  # noqa: E402
-from streamlit.proto.BackMsg_pb2 import BackMsg  # noqa: E402
-from streamlit.proto.ForwardMsg_pb2 import ForwardMsg  # noqa: E402
-from websockets.asyncio.client import ClientConnection, connect  # noqa: E402
+from wire import asked, exceptions, stream  # noqa: E402
 
-from pruneviz.comparison import nine  # noqa: E402
+from pruneviz.plan.comparison import nine  # noqa: E402
 from pruneviz.store import Store  # noqa: E402
 
 CLIENTS, SECONDS = 30, 30
-
-
-async def asked(socket: ClientConnection, **state: Any) -> tuple[float, int, list[ForwardMsg]]:
-    """Seconds until the script that was asked for has ended, the bytes that came, and the messages."""
-    message = BackMsg()
-    for name, value in state.items():
-        setattr(message.rerun_script, name, value)
-    began, received, found = time.perf_counter(), 0, []
-    await socket.send(message.SerializeToString())
-    while True:
-        data = await asyncio.wait_for(socket.recv(), 30)
-        assert isinstance(data, bytes)
-        answer = ForwardMsg.FromString(data)
-        received += len(data)
-        found.append(answer)
-        if answer.WhichOneof("type") == "script_finished":
-            return time.perf_counter() - began, received, found
 
 
 async def watch(
@@ -56,8 +37,7 @@ async def watch(
 ) -> None:
     """One person: open the page, then ask for its live panel once a second."""
     try:
-        url = f"{server.url.replace('http', 'ws')}/_stcore/stream"
-        async with connect(url, subprotocols=["streamlit"], max_size=2**24) as socket:  # type: ignore[list-item]
+        async with stream(server.url) as socket:
             opened = await asked(socket, page_name="run", query_string=query)
             polled = [m.auto_rerun for m in opened[2] if m.WhichOneof("type") == "auto_rerun"]
             for second in range(SECONDS):
@@ -70,8 +50,7 @@ async def watch(
                     )
                     times.append(took)
                     sizes.append(received)
-                    if any(m.delta.new_element.HasField("exception") for m in found if m.HasField("delta")):
-                        errors.append("an exception was drawn")
+                    errors += exceptions(found)
     except Exception as error:
         errors.append(f"{type(error).__name__}: {error}")
 

@@ -23,13 +23,13 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import pruneviz as pv  # noqa: E402
-from pruneviz.curvature.diagonals import diagonal  # noqa: E402
+from pruneviz.curvature.calls import diagonal  # noqa: E402
+from pruneviz.curvature.calls import kronecker_factors as kfac  # noqa: E402
 from pruneviz.curvature.hvp import hessian_gradient  # noqa: E402
-from pruneviz.curvature.kronecker import kfac  # noqa: E402
+from pruneviz.curvature.statistic import Diagonal, Gradient, HessianGradient, Jacobians, Kronecker, Rows  # noqa: E402
 from pruneviz.curvature.sweep import sweep  # noqa: E402
-from pruneviz.loss import CROSS_ENTROPY  # noqa: E402
-from pruneviz.pipeline import default_device  # noqa: E402
-from pruneviz.statistic import Diagonal, Gradient, HessianGradient, Jacobians, Kronecker, Rows  # noqa: E402
+from pruneviz.door.loss import CROSS_ENTROPY  # noqa: E402
+from pruneviz.run.loop import default_device  # noqa: E402
 
 GRAY, COLOUR = (1, 28, 28), (3, 32, 32)
 # network -> shape, samples, threads on a CPU

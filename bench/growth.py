@@ -20,9 +20,9 @@ import torch  # noqa: E402
 from curvature import plain  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pruneviz.curvature.diagonals import diagonal  # noqa: E402
-from pruneviz.curvature.kronecker import kfac  # noqa: E402
-from pruneviz.pipeline import default_device  # noqa: E402
+from pruneviz.curvature.calls import diagonal  # noqa: E402
+from pruneviz.curvature.calls import kronecker_factors as kfac  # noqa: E402
+from pruneviz.run.loop import default_device  # noqa: E402
 
 BASE = {"width": 32, "depth": 4, "samples": 64, "classes": 10}
 VALUES = {

@@ -23,8 +23,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.func import functional_call, grad, vmap  # noqa: E402
 
 import pruneviz as pv  # noqa: E402
-from pruneviz.curvature.woodbury import Blocks, inverse, inverse_hessian  # noqa: E402
-from pruneviz.loss import CROSS_ENTROPY  # noqa: E402
+from pruneviz.curvature.calls import inverse_hessian  # noqa: E402
+from pruneviz.curvature.woodbury import Blocks, inverse  # noqa: E402
+from pruneviz.door.loss import CROSS_ENTROPY  # noqa: E402
 
 REPEATS = 5
 SAMPLES, ALPHA, WIDTH = 1000, 1e-4, 500  # WIDTH: how many blocks the peer works on at once

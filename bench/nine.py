@@ -22,12 +22,14 @@ from typing import Any
 
 from measure import ROOT, record
 
-from pruneviz import dense, pipeline, probes
-from pruneviz.comparison import NINE, nine, report
-from pruneviz.config import RunConfig
 from pruneviz.jobs import devices, recording
 from pruneviz.jobs.local import LocalBackend, ensure_supervisor
+from pruneviz.plan.comparison import NINE, nine
+from pruneviz.plan.config import RunConfig
+from pruneviz.run import dense, probes
+from pruneviz.run import loop as pipeline
 from pruneviz.store import ENDED, Store
+from pruneviz.store.outcome import report
 
 REPEATS = 3
 SPARSITIES = nine().configs[0].sparsities

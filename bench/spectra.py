@@ -21,8 +21,9 @@ import torch  # noqa: E402
 from curvature import network, plain  # noqa: E402
 
 import pruneviz as pv  # noqa: E402
-from pruneviz.curvature.kronecker import kfac, spectral_of_rows  # noqa: E402
-from pruneviz.pipeline import default_device  # noqa: E402
+from pruneviz.curvature.calls import kronecker_factors as kfac  # noqa: E402
+from pruneviz.curvature.kronecker import spectral_of_rows  # noqa: E402
+from pruneviz.run.loop import default_device  # noqa: E402
 
 ROWS = {
     "as deep as VGG-19's last layers, batch 64": (256, 4608),

@@ -16,7 +16,7 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import pruneviz as pv  # noqa: E402
-from pruneviz.pipeline import default_device  # noqa: E402
+from pruneviz.run.loop import default_device  # noqa: E402
 
 REPEATS = 5
 NETWORKS = {"lenet-5-caffe": ((1, 28, 28), 100), "vgg-19": ((3, 32, 32), 64), "resnet-56": ((3, 32, 32), 64)}

@@ -3,11 +3,12 @@
 import streamlit as st
 
 from pruneviz.figures import base
-from pruneviz.methods import METHODS
+from pruneviz.store import UNREADABLE
 from pruneviz.ui import live, pick, words
 from pruneviz.ui.compare_grid import View, compare_grid
 from pruneviz.ui.nine import run_all_nine
-from pruneviz.ui.stores import open_store
+from pruneviz.ui.stores import open_store, readable
+from pruneviz.ui.text import plain
 
 words.head(
     "PruneViz",
@@ -29,8 +30,8 @@ with st.container(horizontal=True, vertical_alignment="center"):
     st.page_link("pages/methods.py", label="**Read** how each works", icon=":material/menu_book:")
 
 table = store.runs()
-finished = table[table["state"] == "succeeded"]
-samples = finished[finished["source"] == "samples"]
+finished = table.loc[table["state"] == "succeeded"]
+samples = finished.loc[finished["source"] == "samples"]
 shown = samples if len(samples) else finished
 if shown.empty:
     st.info(
@@ -38,26 +39,27 @@ if shown.empty:
         icon=":material/play_circle:",
     )
     st.stop()
-first = shown.iloc[0]
-same = shown[[pick.network(row) == pick.network(first) for row in shown.to_dict("records")]]
-usual = [METHODS[row["method"]].starts == row["start"] for row in same.to_dict("records")]
-runs = [store.run(id_) for id_ in pick.one_of_each(same[usual], 4)]
+rows = shown.to_dict("records")
+first = rows[0]
+same = shown.loc[[pick.network(row) == pick.network(first) for row in rows]]
+usual = [pick.usual(row) for row in same.to_dict("records")]
+runs = readable(store, pick.one_of_each(same.loc[usual], 4))
 
-st.header(f"{pick.network(first)}: {len(runs)} runs side by side")
+st.header(f"{plain(pick.network(first))}: {len(runs)} runs side by side")
 st.markdown("Move the **sparsity**: more and more weights leave, and every panel follows.")
 compare_grid(runs, View.asked(runs), fixed=True, key="home-grid")
 
-recent = table[table["source"] == "store"].head(6)
+recent = table.loc[(table["source"] == "store") & (table["state"] != UNREADABLE)].head(6)
 if len(recent):
     st.header("Recent runs")
-    found = [store.run(id_) for id_ in recent["id"]]
+    found = [store.asked(id_) for id_ in recent["id"]]
     names = base.labels(found)
     for i in range(0, len(found), 3):
         for column, run_ in zip(st.columns(3), found[i : i + 3], strict=False):
             with column.container(border=True):
-                st.markdown(f"**{names[run_.id]}**")
+                st.markdown(f"**{plain(names[run_.id])}**")
                 live.badge(run_.state)
-                st.caption(live.summary(run_) if run_.state == "succeeded" else pick.network(run_.config.model_dump()))
+                st.caption(plain(live.summary(run_) if run_.state == "succeeded" else pick.network_of(run_)))
                 st.page_link(
                     "pages/run.py", label="Open", icon=":material/open_in_new:", query_params={"watch": run_.id}
                 )

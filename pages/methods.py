@@ -3,8 +3,8 @@
 import streamlit as st
 
 from pruneviz.figures import base, two_weights
+from pruneviz.figures._neuron import Neuron
 from pruneviz.methods import METHODS, method_class
-from pruneviz.neuron import Neuron
 from pruneviz.ui import card, taxonomy, words
 
 words.head(

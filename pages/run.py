@@ -2,17 +2,16 @@
 
 import streamlit as st
 
-from pruneviz.comparison import plan
-from pruneviz.config import SPARSITIES
+from pruneviz.basics.errors import PrunevizError
 from pruneviz.datasets import DATASETS
-from pruneviz.errors import PrunevizError
 from pruneviz.methods import METHODS, method_class
-from pruneviz.methods.base import Unit
 from pruneviz.models import MODELS
+from pruneviz.plan.comparison import plan
+from pruneviz.plan.config import SPARSITIES
 from pruneviz.ui import departures, forms, live, words
 from pruneviz.ui.estimate import estimate
-from pruneviz.ui.numbers import numbers
 from pruneviz.ui.stores import open_store
+from pruneviz.ui.text import plain
 
 words.head(
     "Run",
@@ -22,7 +21,7 @@ words.head(
     "survivor", "unit", "variance", "weight",
 )  # fmt: skip
 store = open_store()
-watched = [id_ for id_ in st.query_params.get("watch", "").split(",") if id_ in set(store.runs()["id"])]
+watched = [id_ for id_ in st.query_params.get("watch", "").split(",") if id_ in store]
 if watched:
     ids = ",".join(watched)
     with st.container(horizontal=True):
@@ -73,7 +72,7 @@ sparsity_text = left.text_input(
     key="sparsity",
     bind="query-params",
 )
-if structured := [METHODS[key].title for key in methods if METHODS[key].unit is not Unit.WEIGHT]:
+if structured := [METHODS[key].title for key in methods if METHODS[key].unit.whole]:
     left.caption(f"For {', '.join(structured)}: the fraction of weights that the smaller network no longer has.")
 seed_text = right.text_input(
     "Seeds: one run for each",
@@ -96,21 +95,21 @@ with st.expander("Training budget, and departures from the papers", key="more"):
 try:
     given = {
         "dataset": dataset, "model": model, **width, **chosen,
-        "sparsities": numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"),
+        "sparsities": forms.numbers(sparsity_text, float, "Sparsities", "0.5, 0.9"),
     }  # fmt: skip
-    wanted = plan(methods, seeds=numbers(seed_text, int, "Seeds", "0, 1, 2"), params_of=params, **given)
+    wanted = plan(methods, seeds=forms.numbers(seed_text, int, "Seeds", "0, 1, 2"), params_of=params, **given)
 except PrunevizError as error:
-    st.error(str(error), icon=":material/error:")
+    st.error(plain(error), icon=":material/error:")
     st.stop()
 
 departures.of_configs(wanted.configs)
 for row in wanted.skipped:
-    st.caption(f":material/block: {row['method']} is left out: {row['reason']}")
+    st.caption(f":material/block: {plain(row['method'])} is left out: {plain(row['reason'])}")
 devices = store.workers()
 device = None
 if len(devices) > 1:
     device = st.selectbox("Device", [d["device"] for d in devices], key="device", bind="query-params")
-st.caption(estimate(store, wanted.configs, devices))
+st.caption(plain(estimate(store, wanted.configs, devices)))
 if st.button("Run", type="primary", icon=":material/play_arrow:", disabled=store.readonly):
     ids = store.queue(wanted.configs, device=device)
     st.query_params.from_dict({"watch": ",".join(ids)})

@@ -5,6 +5,7 @@ import streamlit as st
 from pruneviz.figures import FIGURES, base
 from pruneviz.ui import card, departures, pick, words
 from pruneviz.ui.stores import open_store
+from pruneviz.ui.text import plain
 
 words.head(
     "Saliency",
@@ -25,7 +26,7 @@ with right:
 table = card.of("saliency", runs, sparsity=sparsity, layer=layer)
 if missing := [run for run in runs if run.id not in set(table["run"])]:
     names = ", ".join(base.label(run, runs) for run in missing)
-    st.caption(f"No scores of layer {layer}: {names}. Choose another layer: nothing leaves from this one.")
+    st.caption(plain(f"No scores of layer {layer}: {names}. Choose another layer: nothing leaves from this one."))
 card.of("layers", runs, sparsity=sparsity, layer=layer, on_click=pick.clicked_layer)
 st.caption("Click a layer: the histograms above, and the other pages, follow.")
 

@@ -1,11 +1,13 @@
 """Five steps from "why prune" to "why OBS beats OBD here", each with a live figure of sample runs and a link of its own."""
 
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
 from pruneviz.figures import FIGURES, base, two_weights
-from pruneviz.neuron import Neuron
+from pruneviz.figures._neuron import Neuron
+from pruneviz.records.stages import BEFORE_TRAINING, Stage
 from pruneviz.ui import card, tour, words
 from pruneviz.ui.nine import run_all_nine
 from pruneviz.ui.stores import open_store
@@ -23,7 +25,7 @@ with st.container(horizontal=True, vertical_alignment="center"):
     number = st.segmented_control(
         "Step", range(1, LAST + 1), default=1, key="step", required=True, bind="query-params", label_visibility="collapsed",
     )  # fmt: skip
-    st.caption(f"Step {number} of {LAST}. Press N for the next one, B to go back.", width="content")
+    st.caption(f"Step {number:d} of {LAST}. Press N for the next one, B to go back.", width="content")
 step = tour.STEPS[number - 1]
 
 
@@ -56,12 +58,13 @@ if not found and number != 4:
     st.stop()
 
 # keys of its own: a link would lose what it carries to a page whose control has the same
-choices, link = {}, {"runs": tour.few(found)}
+choices: dict[str, Any] = {}
+link: dict[str, Any] = {"runs": tour.few(found)}
 with left:
     match number:
         case 1:
             again = st.toggle("Train again after the last removal", True, key="again", bind="query-params")
-            choices["stage"] = "tuned" if again else "pruned"
+            choices["stage"] = Stage.TUNED if again else Stage.PRUNED
         case 2:
             options = sorted(set.intersection(*(set(base.sparsities(run)) for run in found)))
             sparsity = st.select_slider(
@@ -87,7 +90,7 @@ with left:
                 "Show", ["accuracy", "loss"], default="accuracy", key="show", required=True, bind="query-params"
             )
             unmoved = st.toggle("Also with nothing moved", key="unmoved", bind="query-params")
-            choices = {"metric": metric, "stage": ("zeroed", "pruned") if unmoved else "pruned"}
+            choices = {"metric": metric, "stage": BEFORE_TRAINING if unmoved else Stage.PRUNED}
             link["metric"] = metric
 if step.figure == "curves":
     link["stage"] = tour.stages(choices["stage"])
@@ -97,7 +100,7 @@ if number == 4:
 else:
     figure = FIGURES[step.figure]
     table, chart = card.drawn(step.figure, found[:1] if number == 2 else found, **choices)
-    if step.figure == "curves":
+    if step.figure == "curves" and chart is not None:
         chart.update_layout(height=HEIGHT)
 said = {
     1: lambda: tour.most_can_go(table, sum(base.layers(found).values())),
@@ -110,7 +113,7 @@ with left:
     st.info(f"**What to see.** {said}")
     st.page_link(step.page, label="See it on its own page", icon=":material/open_in_new:", query_params=link)
 with right:
-    card.show(replace(figure, caption=step.caption, formula=""), table, chart, key=f"tour-{number}")
+    card.show(replace(figure, caption=step.caption, formula=""), table, chart, key=f"tour-{number:d}")
 if number == LAST:
     st.subheader("And now?", anchor=False)
     with st.container(horizontal=True, vertical_alignment="center"):

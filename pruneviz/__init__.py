@@ -8,40 +8,48 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from pruneviz.basics.version import __version__
 
 _HOMES = {
     "METHODS": "pruneviz.methods",
     "MODELS": "pruneviz.models",
     "DATASETS": "pruneviz.datasets",
     "load": "pruneviz.datasets",
+    "Splits": "pruneviz.datasets.base",
     "build": "pruneviz.models",
-    "train": "pruneviz.training",
-    "score": "pruneviz.pruning",
-    "prune": "pruneviz.pruning",
-    "Pruned": "pruneviz.pruning",
-    "compact": "pruneviz.removal",
-    "Compacted": "pruneviz.removal",
-    "kfac": "pruneviz.curvature",
-    "jacobian_singular_values": "pruneviz.curvature",
-    "RunConfig": "pruneviz.config",
-    "execute": "pruneviz.pipeline",
+    "train": "pruneviz.run.training",
+    "score": "pruneviz.run.step",
+    "prune": "pruneviz.run.step",
+    "Pruned": "pruneviz.run.step",
+    "Mask": "pruneviz.units.masks",
+    "hold": "pruneviz.units.hold",
+    "compact": "pruneviz.units.compact",
+    "Compacted": "pruneviz.units.compact",
+    "inspect": "pruneviz.units.inspection",
+    "kfac": "pruneviz.curvature.calls",
+    "jacobian_singular_values": "pruneviz.curvature.calls",
+    "RunConfig": "pruneviz.plan.config",
+    "execute": "pruneviz.run.loop",
     "Store": "pruneviz.store",
 }
 __all__ = [*_HOMES, "figures"]
 
 if TYPE_CHECKING:
     from pruneviz import figures
-    from pruneviz.config import RunConfig
-    from pruneviz.curvature import jacobian_singular_values, kfac
+    from pruneviz.curvature.calls import jacobian_singular_values, kfac
     from pruneviz.datasets import DATASETS, load
+    from pruneviz.datasets.base import Splits
     from pruneviz.methods import METHODS
     from pruneviz.models import MODELS, build
-    from pruneviz.pipeline import execute
-    from pruneviz.pruning import Pruned, prune, score
-    from pruneviz.removal import Compacted, compact
+    from pruneviz.plan.config import RunConfig
+    from pruneviz.run.loop import execute
+    from pruneviz.run.step import Pruned, prune, score
+    from pruneviz.run.training import train
     from pruneviz.store import Store
-    from pruneviz.training import train
+    from pruneviz.units.compact import Compacted, compact
+    from pruneviz.units.hold import hold
+    from pruneviz.units.inspection import inspect
+    from pruneviz.units.masks import Mask
 
 
 def __getattr__(name: str) -> Any:

@@ -7,14 +7,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+from safetensors.numpy import load_file
 
-from pruneviz.comparison import plan  # noqa: E402
-from pruneviz.config import RunConfig  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pruneviz.plan.comparison import plan  # noqa: E402
+from pruneviz.plan.config import RunConfig  # noqa: E402
 from pruneviz.jobs.crew import record_together  # noqa: E402
 from pruneviz.methods import METHODS  # noqa: E402
+from pruneviz.basics.places import SAMPLES  # noqa: E402
+from pruneviz.records.stages import Stage  # noqa: E402
+from pruneviz.records.units import Unit  # noqa: E402
+from pruneviz.run.checkpoint import thinned  # noqa: E402
 from pruneviz.store import Store  # noqa: E402
+from pruneviz.store.exports import add_record  # noqa: E402
 
 FACTORED = ("kron-obd", "kron-obs", "eigendamage")
 UNITS = ("random", "magnitude", "snip", "l1-filters", *FACTORED)
@@ -51,15 +57,31 @@ def _configs() -> list[RunConfig]:
     return found
 
 
+def _add_networks(store: Store, id_: str) -> None:
+    """The pruned networks themselves, from 80% on, of the first seed's single-weight methods on LeNet-300-100 and digits; with
+    the first of them the dense one."""
+    run = store.run(id_)
+    config, folder = run.config, SAMPLES / id_
+    if (config.dataset, config.model, config.seed, run.about.unit) != ("digits", "lenet-300-100", 0, Unit.WEIGHT):
+        return
+    for step in (step for step in config.steps if step.requested and step.target >= 0.8):
+        add_record(folder, thinned(store.weights(id_, step.name)), step.target)
+    if (config.method, config.start) == ("random", "init"):
+        dense = load_file(store.dense_folder / f"{config.dense_key}-trained.safetensors")
+        add_record(folder, thinned(dense), stage=Stage.DENSE)
+
+
 def main() -> None:
     """Three seeds each; the folders beside this file are replaced. MNIST is read from the data folder, or downloaded."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder, samples=None)
         ids = store.queue(_configs())
         record_together(store, ids, device="cpu")
-        for old in HERE.glob("*/run.json"):
+        for old in SAMPLES.glob("*/run.json"):
             shutil.rmtree(old.parent)
-        made = store.export(ids, HERE, weights=False)
+        made = store.export(ids, SAMPLES, weights=False)
+        for id_ in ids:
+            _add_networks(store, id_)
         store.close()
     size = sum(path.stat().st_size for made_ in made for path in made_.iterdir())
     print(f"{len(made)} runs, {size / 1e6:.1f} MB")

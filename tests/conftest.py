@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "passive"
@@ -13,6 +14,14 @@ import torch
 from torch import nn
 
 from pruneviz.store import Store
+
+
+@pytest.fixture(autouse=True)
+def main_module():
+    """Streamlit's test runs put a module of their own in the place of ``__main__``, which a worker would then begin with."""
+    kept = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = kept
 
 
 @pytest.fixture

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pruneviz.config import RunConfig
 from pruneviz.figures.change import spearman
+from pruneviz.plan.about import about
+from pruneviz.plan.config import RunConfig
+from pruneviz.records.about import About
+from pruneviz.records.arrays import (
+    WHOLE,
+    Change,
+    Directions,
+    Jacobians,
+    Kept,
+    Saliency,
+    Sensitivity,
+    Spectra,
+)  # fmt: skip
+from pruneviz.records.base import Recorded
+from pruneviz.records.stages import Stage
 
 SPARSITIES = (0.5, 0.9, 0.98)
 LAYERS = ["1", "3"]
 SIZES = np.array([1000, 200])
 EDGES = np.linspace(-3, 0, 61)
+WEIGHTS = tuple(f"{name}.weight" for name in LAYERS)
+Probes = dict[str, tuple[dict[str, np.ndarray], list[str]]]
 
 
 @dataclass
@@ -22,7 +39,7 @@ class HandMade:
     """A run whose numbers are known: what figures read of a stored one."""
 
     config: RunConfig
-    probes: dict[str, tuple[dict[str, np.ndarray], list[str]]] = field(default_factory=dict)
+    probes: Probes = field(default_factory=dict)
     accuracy: dict[float, float] = field(default_factory=dict)
     state: str = "succeeded"
     moves: bool = False  # survivors move: the network was measured before that too
@@ -32,9 +49,26 @@ class HandMade:
     def id(self) -> str:
         return self.config.id
 
+    @cached_property
+    def about(self) -> About:
+        return about(self.config)
+
+    def at(self, kind: type[Recorded], stage: Stage | None = None) -> list[float]:
+        return kind.sparsities(self.files, stage)
+
+    def read(self, kind, sparsity: float = 0.0, stage: Stage | None = None):
+        name = kind.name(sparsity, stage)
+        return kind.read(*self.probes[name]) if name in self.probes else None
+
     @property
     def files(self) -> dict[str, dict[str, Any]]:
         return {name: {"sha256": name} for name in self.probes}
+
+    def names(self, probe: str) -> list[str]:
+        return [name for name in self.probes if name.startswith(f"{probe}-")]
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        return self.probes[name][0] if name in self.probes else {}
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -52,24 +86,25 @@ class HandMade:
         table = pd.DataFrame(rows, columns=["sparsity", "stage", "split", "metric", "value"])
         return table.assign(run=self.id, method=self.config.method, seed=self.config.seed)
 
-    def names(self, probe: str) -> list[str]:
-        return [name for name in self.probes if name.startswith(f"{probe}-")]
 
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        return self.probes[name][0] if name in self.probes else {}
-
-    def layers(self, name: str) -> list[str]:
-        return self.probes[name][1] if name in self.probes else []
+def written(what: Recorded, sparsity: float | None = None, stage: Stage | None = None) -> Probes:
+    """What a probe recorded, by its name in a run."""
+    return {what.name(sparsity, stage): (what.write()[0], list(what.layers))}
 
 
-def histograms(sparsity: float) -> dict[str, np.ndarray]:
+def binned(sparsity: float) -> Saliency:
     """Every layer has its scores spread evenly over the bins; the lowest ``sparsity`` of them leave."""
     whole = np.stack([np.bincount(np.arange(n) * 60 // n, minlength=60) for n in SIZES])
     removed = np.clip(np.round(sparsity * SIZES)[:, None] - (np.cumsum(whole, 1) - whole), 0, whole).astype(int)
-    return {
-        "edges": EDGES, "kept": whole - removed, "removed": removed, "zeros": np.zeros((2, 2), int), "sizes": SIZES,
-        "alive": (whole - removed).sum(1), "log": np.array([1]), "threshold": np.array([10 ** (3 * sparsity - 3)]),
-    }  # fmt: skip
+    return Saliency(
+        layers=WEIGHTS, edges=EDGES, kept=whole - removed, removed=removed, zeros=np.zeros((2, 2), int), sizes=SIZES,
+        alive=(whole - removed).sum(1), log=1, linthresh=1.0, threshold=10 ** (3 * sparsity - 3),
+    )  # fmt: skip
+
+
+def histograms(sparsity: float) -> dict[str, np.ndarray]:
+    """The arrays of :func:`binned`."""
+    return binned(sparsity).write()[0]
 
 
 def change(
@@ -80,63 +115,63 @@ def change(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Measured removals, the first half of them in the first layer."""
     p, m = np.array(predicted, float), np.array(measured, float)
-    arrays = {
-        "predicted": p, "measured": m, "zeroed": m if zeroed is None else np.array(zeroed, float),
-        "layer": np.arange(len(p)) * 2 // len(p), "correlation": np.array([spearman(p, m)]), "all": np.array([int(every)]),
-    }  # fmt: skip
-    return arrays, [f"{name}.weight" for name in LAYERS]
+    made = Change(
+        layers=WEIGHTS, predicted=p, measured=m, zeroed=m if zeroed is None else np.array(zeroed, float),
+        layer=np.arange(len(p)) * 2 // len(p), correlation=spearman(p, m), all=int(every), samples=512,
+    )  # fmt: skip
+    return made.write()[0], list(made.layers)
 
 
-def directions() -> tuple[dict[str, np.ndarray], list[str]]:
+def turned() -> Directions:
     """Layer "1" of 10 x 100 directions in 10 x 32 blocks, all worth 1 but the first, worth 100; "3" of 20 x 10, nothing left."""
     theta = np.ones((32, 10))
     theta[0, 0] = 100
     images = np.zeros((2, 1, 3, 3))
     images[0, 0, 1], images[1, 0, :, 1] = 0.5, -0.5  # a line across and one down
-    arrays = {"theta0": theta, "theta1": np.zeros((20, 10)), "vectors0": images}
-    return arrays | {"shape0": np.array([100, 10]), "shape1": np.array([20, 10])}, LAYERS
+    shapes = np.array([100, 10]), np.array([20, 10])
+    return Directions(layers=tuple(LAYERS), theta=(theta, np.zeros((20, 10))), shape=shapes, vectors=(images, None))
 
 
-def masks(sparsity: float) -> tuple[dict[str, np.ndarray], list[str]]:
+def masks(sparsity: float) -> Kept:
     """Layer "1" of 100 x 10 in 32 x 10 blocks, of which the first keeps everything; "3" of 20 x 10, in blocks of one weight."""
-    share = round(255 * (1 - sparsity))
-    arrays = {"density0": np.full((32, 10), share, np.uint8), "shape0": np.array([100, 10])}
-    arrays["density0"][0, 0] = 255
-    return arrays | {"density1": np.full((20, 10), share, np.uint8), "shape1": np.array([20, 10])}, LAYERS
+    share = round(WHOLE * (1 - sparsity))
+    first = np.full((32, 10), share, np.uint8)
+    first[0, 0] = WHOLE
+    shapes = np.array([100, 10]), np.array([20, 10])
+    return Kept(layers=tuple(LAYERS), density=(first, np.full((20, 10), share, np.uint8)), shape=shapes)
 
 
-def sensitivity() -> tuple[dict[str, np.ndarray], list[str]]:
+def sensitivity() -> Sensitivity:
     """The first layer can lose anything, the second falls to chance."""
-    ratios = np.array([0.0, 0.5, 0.9])
-    return {
-        "ratios": ratios,
-        "accuracy": np.array([[0.9, 0.9, 0.9], [0.9, 0.4, 0.1]]),
-        "samples": np.array([360]),
-    }, LAYERS
+    lost = np.array([[0.9, 0.9, 0.9], [0.9, 0.4, 0.1]])
+    return Sensitivity(layers=tuple(LAYERS), ratios=np.array([0.0, 0.5, 0.9]), accuracy=lost, samples=360)
+
+
+def passing(size: float = 1.0) -> Jacobians:
+    """Quantiles that rise evenly from 0 to 2, from input to output from 0 to 4, times ``size``."""
+    return Jacobians(
+        layers=tuple(LAYERS), quantiles=size * np.stack([np.linspace(0, 2, 65)] * 2), mean=size * np.array([1.0, 0.6]),
+        spread=size * np.array([0.5, 0.3]), end=size * np.linspace(0, 4, 65), end_mean=size * np.array([2.0]),
+        end_spread=size * np.array([1.25]),
+    )  # fmt: skip
 
 
 def run(method: str = "snip", accuracy: dict[float, float] | None = None, **settings: Any) -> HandMade:
-    """A finished run with all probes: A0 has equal eigenvalues, the others fall; quantiles rise evenly from 0 to 2, from input
-    to output from 0 to 4. Before a repair all singular values are a tenth of that."""
+    """A finished run with all probes: A0 has equal eigenvalues, the others fall; singular values are :func:`passing`, before a
+    repair a tenth of that."""
     config = RunConfig(method=method, sparsities=SPARSITIES, **settings)
-    falling = {"A0": np.ones(10), "S0": 0.5 ** np.arange(100.0), "A1": np.r_[1.0, np.zeros(9)], "S1": np.ones(20)}
-    values = {
-        "quantiles": np.stack([np.linspace(0, 2, 65)] * 2),
-        "mean": np.array([1.0, 0.6]),
-        "spread": np.array([0.5, 0.3]),
-        "end": np.linspace(0, 4, 65), "end_mean": np.array([2.0]), "end_spread": np.array([1.25]),
-    }  # fmt: skip
-    small = {key: a / 10 for key, a in values.items()}
-    probes: dict[str, Any] = {"spectra-start": (falling, LAYERS), "jacobians-start": (values, LAYERS)}
-    probes["change-start"] = change()
-    probes |= {"directions-start": directions(), "sensitivity-start": sensitivity()}
+    inputs = np.ones(10), np.r_[1.0, np.zeros(9)]
+    falling = Spectra(layers=tuple(LAYERS), A=inputs, S=(0.5 ** np.arange(100.0), np.ones(20)))
+    probes: Probes = {Change.name(stage=Stage.START): change()}
+    for what in (falling, passing(), turned(), sensitivity()):
+        probes |= written(what, stage=Stage.START)
     moves = config.repair != "none" or config.params.get("repair") is True or method == "obs"
     for s in SPARSITIES:
-        probes[f"saliency-{s:g}"] = histograms(s), [f"{name}.weight" for name in LAYERS]
-        probes[f"spectra-tuned-{s:g}"] = falling, LAYERS
-        probes[f"directions-tuned-{s:g}"], probes[f"masks-{s:g}"] = directions(), masks(s)
-        probes |= {f"jacobians-{when}-{s:g}": (values, LAYERS) for when in ("pruned", "tuned")}
-        probes |= {f"jacobians-zeroed-{s:g}": (small, LAYERS)} if moves else {}
+        probes |= written(binned(s), s) | written(masks(s), s)
+        probes |= written(falling, s, Stage.TUNED) | written(turned(), s, Stage.TUNED)
+        for stage in (Stage.PRUNED, Stage.TUNED):
+            probes |= written(passing(), s, stage)
+        probes |= written(passing(0.1), s, Stage.ZEROED) if moves else {}
     return HandMade(config, probes, accuracy or {0.5: 0.96, 0.9: 0.9, 0.98: 0.5}, moves=moves)
 
 
@@ -148,32 +183,37 @@ def repairs(method: str = "snip", **settings: Any) -> list[Any]:
 def long_run(layers: int = 16, widest: int = 4608, method: str = "snip", seed: int = 0) -> HandMade:
     """A deep network with noisy numbers, none of which is short."""
     rng = np.random.default_rng(seed)
-    names = [f"features.{i}" for i in range(layers)]
-    factors = {f"{f}{i}": np.sort(rng.random(widest))[::-1] for f in "AS" for i in range(layers)}
-    values = {
-        "quantiles": np.sort(rng.random((layers, 65)), 1),
-        "mean": rng.random(layers),
-        "spread": rng.random(layers),
-        "end": np.sort(rng.random(65)), "end_mean": rng.random(1), "end_spread": rng.random(1),
-    }  # fmt: skip
+    names = tuple(f"features.{i}" for i in range(layers))
+
+    def falling() -> tuple[np.ndarray, ...]:
+        return tuple(np.sort(rng.random(widest))[::-1] for _ in names)
+
+    factors = Spectra(layers=names, A=falling(), S=falling())
+    values = Jacobians(
+        layers=names, quantiles=np.sort(rng.random((layers, 65)), 1), mean=rng.random(layers), spread=rng.random(layers),
+        end=np.sort(rng.random(65)), end_mean=rng.random(1), end_spread=rng.random(1),
+    )  # fmt: skip
     counts = rng.integers(1000, 90_000, (2, layers, 60))
-    bars = {
-        "edges": EDGES, "kept": counts[0], "removed": counts[1], "zeros": np.zeros((layers, 2), int), "log": np.array([1]),
-        "sizes": counts.sum((0, 2)), "alive": counts[0].sum(1), "threshold": np.array([0.1234567]),
-    }  # fmt: skip
-    probes: dict[str, Any] = {"spectra-start": (factors, names), "jacobians-start": (values, names)}
-    probes["change-start"] = change(*rng.standard_normal((3, 2000)))
-    matrices = {f"theta{i}": rng.random((32, 32)) for i in range(layers)}
-    shapes = {f"shape{i}": np.array([widest, widest]) for i in range(layers)}
-    turned = {**matrices, **shapes, "vectors0": rng.standard_normal((6, 3, 28, 28))}, names
-    tried = {"ratios": np.linspace(0, 0.9, 11), "accuracy": rng.random((layers, 11)), "samples": np.array([1000])}
-    probes |= {"directions-start": turned, "sensitivity-start": (tried, names)}
+    bars = Saliency(
+        layers=tuple(f"{n}.weight" for n in names), edges=EDGES, kept=counts[0], removed=counts[1], log=1, linthresh=1.0,
+        zeros=np.zeros((layers, 2), int), sizes=counts.sum((0, 2)), alive=counts[0].sum(1), threshold=0.1234567,
+    )  # fmt: skip
+    shapes = tuple(np.array([widest, widest]) for _ in names)
+    images = (rng.standard_normal((6, 3, 28, 28)), *(None for _ in names[1:]))
+
+    def matrices() -> Directions:
+        return Directions(layers=names, theta=tuple(rng.random((32, 32)) for _ in names), shape=shapes, vectors=images)
+
+    tried = Sensitivity(layers=names, ratios=np.linspace(0, 0.9, 11), accuracy=rng.random((layers, 11)), samples=1000)
+    probes: Probes = {Change.name(stage=Stage.START): change(*rng.standard_normal((3, 2000)))}
+    for what in (factors, values, matrices(), tried):
+        probes |= written(what, stage=Stage.START)
     for s in SPARSITIES:
-        shares = {f"density{i}": rng.integers(0, 256, (32, 32)).astype(np.uint8) for i in range(layers)}
-        probes[f"masks-{s:g}"] = shares | shapes, names
-        probes[f"directions-tuned-{s:g}"] = {**turned[0], "theta0": rng.random((32, 32))}, names
-        probes |= {f"saliency-{s:g}": (bars, [f"{n}.weight" for n in names]), f"spectra-tuned-{s:g}": (factors, names)}
-        probes |= {f"jacobians-{when}-{s:g}": (values, names) for when in ("pruned", "tuned")}
+        shares = tuple(rng.integers(0, 256, (32, 32)).astype(np.uint8) for _ in names)
+        probes |= written(Kept(layers=names, density=shares, shape=shapes), s) | written(bars, s)
+        probes |= written(matrices(), s, Stage.TUNED) | written(factors, s, Stage.TUNED)
+        for stage in (Stage.PRUNED, Stage.TUNED):
+            probes |= written(values, s, stage)
     network = {"model": "lenet-5-caffe", "dataset": "mnist"} if method == "l1-filters" else {}
     return HandMade(RunConfig(method=method, sparsities=SPARSITIES, seed=seed, **network), probes, {0.5: 0.9})
 

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from test_figures import HandMade
 
 from pruneviz import figures
-from pruneviz.config import RunConfig
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import Store
 
 COUNTS = np.array([600, 400], np.int32)

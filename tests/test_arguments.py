@@ -7,11 +7,11 @@ import shlex
 
 import pytest
 
-from pruneviz.arguments import command, declare, settings
-from pruneviz.config import RunConfig
 from pruneviz.methods import METHODS
+from pruneviz.plan.arguments import command, declare, settings
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import SAMPLES
-from pruneviz.store.archive import Samples
+from pruneviz.store.samples import Samples
 
 
 def read(line: str) -> list[RunConfig]:
@@ -55,6 +55,8 @@ def test_the_command_of_a_method_as_its_paper_has_it_is_short(method: str):
             "method": "l1-filters", "model": "digits-cnn",
             "params": {"per_stage": {"1": 0.5, "2": 0.25}, "skip": ["2"], "mode": "greedy"},
         },
+        {"method": "snip", "rounds": 5, "between": "none", "recalibrate": True, "skip": ["*.norm1", "head"]},
+        {"method": "l1-filters", "model": "digits-cnn", "skip": "1"},
     ],
     ids=lambda settings: f"{settings['method']}-{len(settings)}",
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -64,3 +65,12 @@ def test_the_catalogue_is_whole_unless_asked_for_less_and_may_be_empty():
         "grasp",
         "isometry",
     ]
+
+
+def test_a_word_that_the_catalogue_does_not_know_is_shown_as_the_card_has_it():
+    odd = replace(
+        METHODS["snip"], criterion="phase of the moon", starts="half way", survivors="fly away", scope="galaxy"
+    )
+    shown = [answer(odd) for _, answer in taxonomy.QUESTIONS.values()]
+    assert shown == ["Half way", "Phase of the moon", "Weights", "Fly away", "One shot"]
+    assert taxonomy.scope(odd) == "Galaxy"

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import pruneviz as pv
-from pruneviz.channels import trace
-from pruneviz.errors import Unsuitable
-from pruneviz.removal import smaller
-from pruneviz.structured import Filters
+from pruneviz.basics.errors import Unsuitable
+from pruneviz.door.exact import drawn
+from pruneviz.door.samples import Inputs, Samples, changed, forward
+from pruneviz.units.channels import trace
+from pruneviz.units.compact import smaller
+from pruneviz.units.filters import Filters
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, **options) -> nn.Conv2d:
@@ -193,10 +195,192 @@ def test_a_network_that_counts_its_channels_in_numbers_is_refused_with_the_mend(
         pv.compact(pruned)
 
 
+# sums and products with what has no channels, and weights with other readers than their layer
+
+
+class Tokens(nn.Module):
+    """Layers a (8 to 16), b (16 to 8), o (8 to 3) on 5 positions of 8 numbers; ``join`` says what becomes of x and b's outputs."""
+
+    def __init__(self, join, wide: int = 8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.join = join
+        self.a, self.b, self.o = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(wide, 3)
+        self.places, self.scale = nn.Parameter(torch.randn(5, 8)), nn.Parameter(torch.randn(8))
+        self.slope = nn.Parameter(torch.rand(8))
+        self.register_buffer("shift", torch.randn(1, 1, 8))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o(self.join(self, x, self.b(torch.relu(self.a(x)))).mean(1))
+
+
+def _in_place(net: Tokens, x: Tensor, h: Tensor) -> Tensor:
+    x += h
+    return x
+
+
+def _buffered(net: Tokens, x: Tensor, h: Tensor) -> Tensor:
+    """Written into a view of a tensor made for it."""
+    made = torch.zeros(*h.shape[:2], 8, dtype=h.dtype)
+    made.view(-1, 8)[:] = h.flatten(0, 1)
+    return made
+
+
+JOINS = {  # how x and h become one, how many of b's 8 outputs can leave, what the head reads
+    "plain": (lambda net, x, h: torch.relu(h), 8, 8),
+    "x + h": (lambda net, x, h: x + h, 0, 8),
+    "h + x": (lambda net, x, h: h + x, 0, 8),
+    "x - h": (lambda net, x, h: x - h, 0, 8),
+    "x * h": (lambda net, x, h: x * h, 0, 8),
+    "x += h": (_in_place, 0, 8),
+    "out = h": (_buffered, 0, 8),
+    "largest": (lambda net, x, h: torch.maximum(x, h), 0, 8),
+    "places + h": (lambda net, x, h: net.places + h, 0, 8),
+    "h + places": (lambda net, x, h: h + net.places, 0, 8),
+    "buffer + h": (lambda net, x, h: net.shift + h, 0, 8),
+    "scaled": (lambda net, x, h: net.scale * h, 0, 8),
+    "slopes": (lambda net, x, h: F.prelu(h.mT, net.slope).mT, 0, 8),
+    "one number": (lambda net, x, h: net.scale[0] + h * 2 - 1, 8, 8),
+    "one for each position": (lambda net, x, h: net.places[:, :1] + h, 8, 8),
+    "beside": (lambda net, x, h: torch.cat([x, h], 2), 8, 16),
+    "padded with ones": (lambda net, x, h: F.pad(h, (1, 1), value=1.0), 8, 10),
+    "turned": (lambda net, x, h: (h.mT + 0).mT, 8, 8),
+    "turned and added": (lambda net, x, h: (x.mT + h.mT).mT, 0, 8),
+    "another type": (lambda net, x, h: h.type(torch.float64), 8, 8),
+}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_channels_that_meet_others_stay_and_removing_the_rest_changes_nothing(name: str):
+    join, free, wide = JOINS[name]
+    model = Tokens(join, wide)
+    x = torch.randn(1, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    found = trace(model, x)
+    assert torch.equal(x, before)
+    assert not any(hasattr(t, "_channels") for t in [x, *model.parameters(), *model.buffers()])
+    assert {n: int(found.removable(n).sum()) for n in found.writes} == {"a": 16, "b": free, "o": 0}
+    _agree(model, x)
+
+
+def _agree(model: nn.Module, x: Samples) -> nn.Module:
+    """Every third unit that may leave is masked: the smaller network computes what the masked one does."""
+    layout = Filters(model, x)
+    units = {g: (torch.arange(g.size) % 3 == 1) | ~layout.may_leave(g) for g in layout.groups}
+    mask = layout.mask(units)
+    mask.apply_(model)
+    small, _ = smaller(model, x)
+    more = drawn(x, torch.Generator().manual_seed(5), 6)
+    found, expected = (forward(net.eval(), changed(more, Tensor.clone)) for net in (small, model))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    weights = {id(m.weight): m.weight.numel() for m in small.modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    assert sum(weights.values()) == layout.left(units) <= layout.size
+    return small
+
+
+class Read(nn.Module):
+    """The weight of ``a`` is used a second time in some way."""
+
+    def __init__(self, way: str):
+        super().__init__()
+        torch.manual_seed(0)
+        self.way = way
+        self.a, self.b, self.o = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        if way == "tied":
+            self.b.weight = self.a.weight
+        if way == "tied bias":
+            self.b.bias = self.a.bias
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        if self.way == "twice":
+            h = torch.relu(self.a(h))
+        h = torch.relu(self.b(h))
+        if self.way == "by function":
+            h = F.linear(h, self.a.weight)
+        if self.way == "turned":
+            h = h @ self.a.weight.T
+        if self.way == "normed":
+            h = h / self.a.weight.norm()
+        if self.way == "bias":
+            h = h + self.a.bias.sum()
+        if self.way == "shape":
+            h = h / self.a.weight.shape[1] ** 0.5
+        return self.o(h)
+
+
+@pytest.mark.parametrize(
+    "way", ["once", "shape", "twice", "tied", "tied bias", "by function", "turned", "normed", "bias"]
+)
+def test_a_weight_with_other_readers_than_its_layer_keeps_its_channels(way: str):
+    model = Read(way)
+    x = torch.randn(1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = trace(model, x)
+    free = {name: int(found.removable(name).sum()) for name in found.writes}
+    assert free["a"] == (8 if way in ("once", "shape") else 0)
+    assert ("a" in found.shared) == (way not in ("once", "shape"))
+    if way in ("twice", "tied", "by function", "turned"):  # its inputs too
+        readers = {int(c) for c in found.reads["a"]} - {0}
+        assert not any(bool(found.free[c]) for c in readers)
+    _agree(model, x)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+class Words(nn.Module):
+    """Token ids and a mask by keyword; the embedding is added to a layer's output in one place; two things come out."""
+
+    def __init__(self, added: bool, tied: bool = False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.added = added
+        self.embed, self.a, self.b = nn.Embedding(11, 6), nn.Linear(6, 9), nn.Linear(9, 6)
+        self.head = nn.Linear(6, 11, bias=False)
+        if tied:
+            self.head.weight = self.embed.weight
+        self.double()
+
+    def forward(self, ids: Tensor, attention: Tensor) -> dict[str, Tensor]:
+        x = self.embed(ids)
+        h = self.b(torch.relu(self.a(x)))
+        h = x + h if self.added else h
+        weight = attention[..., None].to(h.dtype)
+        return {"logits": self.head((h * weight).sum(1) / weight.sum(1)), "inner": h.sum((1, 2))}
+
+
+@pytest.mark.parametrize(("added", "tied"), [(False, False), (True, False), (True, True)])
+def test_token_ids_stay_ids_and_what_an_embedding_is_added_to_stays(added: bool, tied: bool):
+    ids = torch.tensor([[3, 10, 7, 1]])
+    sample = Inputs({"ids": ids, "attention": torch.ones_like(ids)}, "logits")
+    model = Words(added, tied)
+    found = trace(model, sample)
+    assert {name: int(found.removable(name).sum()) for name in found.writes} == {"a": 9, "b": 0, "head": 0}
+    small = _agree(model, sample)
+    assert small.a.weight.shape == (3, 6)
+    assert torch.equal(sample.values["ids"], ids)
+
+
+def test_an_output_beside_the_one_that_is_read_is_kept_too():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = torch.relu(self.a(x))
+            return self.c(h), self.b(h)
+
+    found = trace(Two(), Inputs(torch.randn(1, 4), 0))
+    assert {name: int(found.removable(name).sum()) for name in found.writes} == {"a": 6, "b": 0, "c": 0}
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_channels_agree_with_torch_pruning_s_dependency_graph():
     """A second implementation, on networks that it handles: for each removable channel the same slices leave."""
-    tp = pytest.importorskip("torch_pruning")
+    tp = pytest.importorskip(
+        "torch_pruning", reason="torch-pruning is not installed: pip install -r requirements-dev.txt"
+    )
     model = pv.build("vgg-16", shape=(1, 28, 28), classes=10, width=1 / 16).eval()
     x = torch.randn(1, 1, 28, 28)
     found = trace(model, x)

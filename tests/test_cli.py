@@ -142,7 +142,7 @@ def test_a_width_reaches_the_run(written: str, tmp_path):
         (("compare", "--model", "resnet-20", "--width", "wide"), "e.g. 2, 0.5 or 1/8; found 'wide'"),
         (("compare", "--methods", ""), "at least one method"),
         (("run",), "--method"),
-        (("nonsense",), "invalid choice"),
+        (("servee",), "No command called 'servee'. Did you mean 'serve'?"),
     ],
 )
 def test_bad_arguments_end_with_2_and_the_mend(arguments: tuple[str, ...], message: str, tmp_path):

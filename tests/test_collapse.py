@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import pruneviz as pv
-from pruneviz.events import Metric, Progress
-from pruneviz.initialisation import initialise_
-from pruneviz.masks import Mask, broken_at, connected, prunable
+from pruneviz.basics.events import Metric, Progress
+from pruneviz.door.samples import Inputs
+from pruneviz.models._torch.initialisation import initialise_
+from pruneviz.units.masks import Mask
+from pruneviz.units.paths import broken_at, connected
+from pruneviz.units.weights import prunable
 
 VGG_16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 
@@ -141,6 +148,20 @@ def _random(seed: int) -> tuple[nn.Sequential, Mask]:
 # what passes paths on
 
 
+def depends(model: nn.Module, mask: Mask, shape: tuple[int, ...], draws: int = 40) -> bool:
+    """Whether outputs of the plain network differ between two inputs, for any of many random weights where the mask keeps them."""
+    torch.manual_seed(7)
+    model = deepcopy(model).double().eval()
+    params, found = dict(model.named_parameters()), False
+    for _ in range(draws):
+        with torch.no_grad():
+            for name, parameter in params.items():
+                parameter.copy_(torch.randn_like(parameter) * mask.get(name, 1))
+            a, b = (model(torch.randn(shape, dtype=torch.float64)) for _ in range(2))
+        found |= bool((a - b).abs().max() > 1e-9)
+    return found
+
+
 def test_a_hidden_layer_that_lost_everything_is_where_paths_end():
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
     mask = mask_of(model, _2=...)
@@ -160,12 +181,16 @@ def test_the_activation_at_the_end_decides_nothing(last: nn.Module):
 
 
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(3), nn.LayerNorm(3), nn.GroupNorm(1, 3), nn.RMSNorm(3)])
-def test_normalisation_passes_paths_on_and_makes_none(norm: nn.Module):
+def test_normalisation_passes_paths_on_and_one_over_channels_mixes_them(norm: nn.Module):
+    """Channel 2 alone depends on the input, and the head reads the others: through their common mean or size it still does."""
     model = nn.Sequential(nn.Linear(3, 3), norm, nn.ReLU(), nn.Linear(3, 2))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.zeros(1, 3)
     assert connected(model, mask_of(model, _0=([0, 1], slice(None))), x)
-    assert broken_at(model, mask_of(model, _0=([0, 1], slice(None)), _3=(slice(None), 2)), x) == "3"
+    assert broken_at(model, mask_of(model, _0=...), x) == "0"
+    beside = mask_of(model, _0=([0, 1], slice(None)), _3=(slice(None), 2))
+    assert broken_at(model, beside, x) == ("3" if isinstance(norm, nn.BatchNorm1d) else None)
+    assert connected(model, beside, x) == depends(model, beside, (4, 3))
     assert model.training
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
@@ -224,6 +249,311 @@ def test_paths_may_cross_a_branch_on_other_channels():
     only = {"stem": ([1, 2],), "head": (slice(None), [0, 1])}
     assert broken_at(model, mask_of(model, **only), x) is None
     assert broken_at(model, mask_of(model, two=([2],), **only), x) == "head"
+
+
+# whatever a network computes: against the plain network with many random weights
+
+
+class _Attention(nn.Module):
+    """Softmax attention by hand, and a mean over positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.o((torch.softmax(self.q(x) @ self.k(x).mT / 6**0.5, -1) @ self.v(x)).mean(1))
+
+
+class _Between(nn.Module):
+    """A layer, something in between or before or after, and a layer."""
+
+    def __init__(self, between=torch.relu, *, before=lambda x: x, after=lambda z: z, width: int = 5):
+        super().__init__()
+        self.before, self.between, self.after = before, between, after
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.b(self.between(self.a(self.before(x)))))
+
+
+class _Placed(nn.Module):
+    """A position embedding is added; patches are embedded by ``a``."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.places = nn.Parameter(torch.randn(5, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.b(self.a(x) + self.places)).mean(1))
+
+
+class _Gate(nn.Module):
+    """What ``a`` gives, times a gate that looks at it; without a bias a dead gate is a half."""
+
+    def __init__(self, gate=torch.sigmoid):
+        super().__init__()
+        self.gate = gate
+        self.a, self.g, self.b = nn.Linear(4, 5), nn.Linear(5, 5, bias=False), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        return self.b(h * self.gate(self.g(h)))
+
+
+class _Twice(nn.Module):
+    """The same layer several times over, by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(input=x)
+        for _ in range(3):
+            h = torch.tanh(self.b(input=h))
+        return self.c(input=h)
+
+
+class _Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase]):
+        super().__init__()
+        self.a, self.rnn, self.c = nn.Linear(4, 5), kind(5, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.rnn(self.a(x))[0][:, -1])
+
+
+class _Functional(nn.Module):
+    """Weights used by function: a parameter of the network's own, and a layer's that is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.a, self.b = nn.Parameter(torch.randn(5, 4)), nn.Linear(5, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(F.linear(torch.relu(F.linear(x, self.w)), self.a.weight)))
+
+
+class _Normed(nn.Module):
+    """weight_norm by parametrization: the weight is made of two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+
+def _encoder() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(4, 4), nn.TransformerEncoderLayer(4, 2, 6, batch_first=True), nn.Flatten(), nn.Linear(20, 3)
+    )
+
+
+def _lost(model: nn.Module, *names: str, kept: object = None) -> Mask:
+    """Every parameter of two dimensions is in the mask; the ones named are gone whole, or but for an index."""
+    params = dict(model.named_parameters())
+    found = {
+        name: torch.ones_like(p, dtype=torch.bool) for name, p in params.items() if p.dim() > 1 and name != "places"
+    }
+    for name in names:
+        found[name][:] = False
+        if kept is not None:
+            found[name][kept] = True
+    return Mask(found)
+
+
+def _rezero(z: Tensor) -> Tensor:
+    return z - z.mean(1, keepdim=True)
+
+
+A, AB, ABC = ("a",), ("a", "b"), ("a", "b", "c")
+FORMS: dict[str, tuple] = {  # network, shape of its inputs, weights that end all paths when gone, weights that do not
+    "attention": (_Attention, (1, 5, 4), ("v", "o"), ("q", "k", "q k")),
+    "log of softmax": (lambda: _Between(after=lambda z: torch.log(torch.softmax(z, 1))), (1, 4), AB, ()),
+    "log of sigmoid": (lambda: _Between(after=lambda z: torch.sigmoid(z).log()), (1, 4), AB, ()),
+    "less the largest": (lambda: _Between(after=lambda z: z - z.amax(1, keepdim=True)), (1, 4), AB, ()),
+    "normalised inside": (lambda: _Between(before=lambda x: (x - 127.5) / 128), (1, 4), AB, ()),
+    "less the mean": (lambda: _Between(lambda z: z - z.mean(1, keepdim=True)), (1, 4), AB, ()),
+    "relu by clamp": (lambda: _Between(lambda z: z.clamp(min=0)), (1, 4), AB, ()),
+    "relu by maximum": (lambda: _Between(lambda z: torch.maximum(z, torch.zeros(()))), (1, 4), AB, ()),
+    "silu by hand": (lambda: _Between(lambda z: z * torch.sigmoid(z)), (1, 4), AB, ()),
+    "glu": (lambda: _Between(lambda z: F.glu(z[:, :4]), width=2), (1, 4), AB, ()),
+    "place": (_Placed, (1, 5, 4), ("a", "b", "head"), ()),
+    "gate": (_Gate, (1, 4), AB, ("g",)),
+    "gate that is 0": (lambda: _Gate(torch.tanh), (1, 4), ("g",), ()),
+    "keyword": (_Twice, (1, 4), ABC, ()),
+    "lstm": (lambda: _Recurrent(nn.LSTM), (1, 5, 4), ("a", "rnn.weight_ih_l0", "c"), ("rnn.weight_hh_l0",)),
+    "gru": (lambda: _Recurrent(nn.GRU), (1, 5, 4), ("a", "rnn.weight_ih_l0", "c"), ("rnn.weight_hh_l0",)),
+    "function": (_Functional, (1, 4), AB, ()),
+    "weight norm": (_Normed, (1, 4), ("b",), ()),
+    "encoder": (_encoder, (1, 5, 4), ("0", "3"), ("1.self_attn.in_proj_weight", "1.linear1", "1.linear2")),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_paths_are_left_exactly_where_the_plain_network_s_outputs_depend_on_its_inputs(name: str):
+    make, shape, deadly, harmless = FORMS[name]
+    torch.manual_seed(0)
+    model = make()
+    params = dict(model.named_parameters())
+    for gone in ("", *deadly, *harmless):
+        mask = _lost(model, *(n if n in params else f"{n}.weight" for n in gone.split()))
+        assert depends(model, mask, shape) == (gone not in deadly), gone
+        end = broken_at(model, mask, torch.zeros(shape))
+        assert end == (gone.partition(".weight")[0] if gone in deadly else None), gone
+
+
+def test_attention_of_torch_s_own_ends_where_its_values_do():
+    """Rows of the in-projection: queries, keys, values."""
+    torch.manual_seed(0)
+    model = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.attention, self.c = nn.Linear(4, 4), model, nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            return self.c(self.attention(x, x, x)[0].mean(1))
+
+    net, x = Net(), torch.zeros(1, 5, 4)
+    for rows, dead in ((slice(0, 4), False), (slice(4, 8), False), (slice(8, 12), True)):
+        kept = torch.ones(12, dtype=torch.bool)
+        kept[rows] = False
+        mask = _lost(net, "attention.in_proj_weight", kept=kept)
+        assert broken_at(net, mask, x) == ("attention" if dead else None)
+    assert broken_at(net, _lost(net, "attention.out_proj.weight"), x) == "attention.out_proj"
+
+
+class _Tokens(nn.Module):
+    """Token ids and an attention mask, by keyword; half precision inside, a tuple comes out."""
+
+    def __init__(self, half: bool = False):
+        super().__init__()
+        self.embed, self.places = nn.Embedding(11, 6), nn.Embedding(5, 6)
+        self.a, self.norm, self.head = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 3)
+        if half:
+            self.to(torch.bfloat16).norm.float()
+
+    def forward(self, ids: Tensor, attention: Tensor) -> dict[str, Tensor]:
+        h = self.embed(ids) + self.places(torch.arange(ids.shape[1]))
+        h = torch.relu(self.a(h))
+        h = self.norm(h.float()).to(self.a.weight.dtype)
+        weight = attention[..., None].to(h.dtype)
+        return {"logits": self.head((h * weight).sum(1) / weight.sum(1)), "hidden": h}
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("ids", [[3, 10, 7, 7, 0], [10, 10, 10, 10, 10]])
+def test_token_ids_become_other_valid_ones(half: bool, ids: list[int]):
+    model = _Tokens(half)
+    sample = Inputs({"ids": torch.tensor([ids]), "attention": torch.ones(1, 5, dtype=torch.long)})
+    linear = {
+        name: torch.ones(p.shape, dtype=torch.bool) for name, p in model.named_parameters() if name[:2] in ("a.", "he")
+    }
+    whole = {name: keep for name, keep in linear.items() if "weight" in name}
+    if len(set(ids)) > 1:
+        assert broken_at(model, Mask(whole), sample) is None
+    dead = {name: keep & (name != "a.weight") for name, keep in whole.items()}
+    assert broken_at(model, Mask(dead), sample) == "a"
+
+
+def test_images_in_bytes_are_other_bytes():
+    model = _Between(before=lambda x: x.float() / 255)
+    sample = torch.randint(0, 256, (1, 4), dtype=torch.uint8)
+    assert broken_at(model, _lost(model), sample) is None
+    assert broken_at(model, _lost(model, "a.weight"), sample) == "a"
+
+
+def test_one_path_through_forty_layers_is_seen_and_one_weight_less_is_named():
+    """Hand-written activations and squares on the way; a single weight in each layer, each layer's next to the one before."""
+    torch.manual_seed(3)
+    acts = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.LeakyReLU()]
+    model = nn.Sequential(*(part for i in range(40) for part in (nn.Linear(30, 30), acts[i % 4])), nn.Linear(30, 2))
+    names = [name for name, _ in model.named_parameters() if name.endswith("weight")]
+    at = torch.randint(30, (41,)).tolist()
+    kept = {name: torch.zeros_like(dict(model.named_parameters())[name], dtype=torch.bool) for name in names}
+    for i, name in enumerate(names):
+        kept[name][at[i + 1] if i < 40 else 1, at[i]] = True
+    assert broken_at(model, Mask(kept), torch.zeros(1, 30)) is None
+    for lost in (0, 17, 40):
+        cut = {name: keep & (name != names[lost]) for name, keep in kept.items()}
+        assert broken_at(model, Mask(cut), torch.zeros(1, 30)) == names[lost].removesuffix(".weight")
+
+
+def test_squares_on_a_long_way_let_nothing_fade():
+    class Squares(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(30))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                h = layer(x)
+                x = h * torch.nn.functional.hardtanh(h) * 100
+            return x
+
+    model, x = Squares(), torch.zeros(1, 6)
+    assert broken_at(model, _lost(model), x) is None
+    assert broken_at(model, _lost(model, "layers.28.weight"), x) == "layers.28"
+
+
+def test_scales_that_start_at_zero_are_alive_and_zeros_of_an_unmasked_sparse_tensor_are_not():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.scale = nn.Linear(4, 5), nn.Linear(5, 3), nn.Parameter(torch.zeros(5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.scale * self.a(x))
+
+    model, x = Scaled(), torch.zeros(1, 4)
+    assert broken_at(model, _lost(model), x) is None
+    with torch.no_grad():
+        model.scale[2] = 1.0
+    assert broken_at(model, mask_of(model, a=(2,)), x) == "b"
+
+
+def test_weights_of_torch_s_own_pruning_are_followed():
+    model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    prune.identity(model[0], "weight")
+    kept = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters() if p.dim() > 1}
+    assert set(kept) == {"0.weight_orig", "2.weight"}
+    assert broken_at(model, Mask(kept), torch.zeros(1, 4)) is None
+    kept["0.weight_orig"][:] = False
+    assert broken_at(model, Mask(kept), torch.zeros(1, 4)) == "0"
+
+
+def test_a_parametrized_layer_is_named_by_itself():
+    model = _Normed()
+    name = "a.parametrizations.weight.original0"  # lengths: without them nothing is left of the weight
+    mask = Mask({name: torch.zeros(5, 1, dtype=torch.bool), "b.weight": torch.ones(3, 5, dtype=torch.bool)})
+    assert broken_at(model, mask, torch.zeros(1, 4)) == "a"
+
+
+def test_noise_in_the_network_is_no_path_and_the_generators_are_left_alone():
+    model = _Between(lambda z: torch.relu(z) + torch.randn_like(z))
+    state = torch.get_rng_state()
+    assert broken_at(model, _lost(model, "a.weight"), torch.zeros(1, 4)) == "a"
+    assert broken_at(model, _lost(model), torch.zeros(1, 4)) is None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_weight_that_two_layers_share_has_one_mask():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    model[2].weight = model[0].weight
+    keep = torch.ones(4, 4, dtype=torch.bool)
+    for name in ("0.weight", "2.weight"):
+        mask = Mask({name: keep & False, "4.weight": torch.ones(2, 4, dtype=torch.bool)})
+        assert broken_at(model, mask, torch.zeros(1, 4)) == "0"
+        assert connected(model, Mask({name: keep}), torch.zeros(1, 4))
 
 
 # what a run says of it

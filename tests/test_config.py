@@ -8,10 +8,11 @@ from itertools import pairwise
 
 import pytest
 
-from pruneviz.comparison import plan
-from pruneviz.config import ID, RunConfig
-from pruneviz.errors import InvalidSetting, UnknownName, Unsuitable
-from pruneviz.schedule import round_targets
+from pruneviz.basics.errors import InvalidSetting, UnknownName, Unsuitable
+from pruneviz.plan.comparison import plan
+from pruneviz.plan.config import ID, SPARSITIES, RunConfig
+from pruneviz.plan.departures import told
+from pruneviz.plan.schedule import round_targets
 
 
 def test_what_is_left_out_comes_from_the_cards():
@@ -112,8 +113,8 @@ def test_round_targets_are_geometric_and_pass_through_every_sparsity():
 
 def test_epochs_spent_count_what_the_start_cost():
     magnitude, snip = RunConfig(method="magnitude"), RunConfig(method="snip")
-    assert magnitude.epochs_spent(magnitude.stages[2]) == 30 + 3 * 15
-    assert snip.epochs_spent(snip.stages[2]) == 30
+    assert magnitude.epochs_spent(magnitude.steps[2]) == 30 + 3 * 15
+    assert snip.epochs_spent(snip.steps[2]) == 30
 
 
 def test_a_comparison_shows_random_from_both_starts_only_where_a_trained_method_is_compared():
@@ -130,3 +131,55 @@ def test_a_comparison_shows_random_from_both_starts_only_where_a_trained_method_
 def test_a_run_s_repair_is_one_departure_not_two():
     said = RunConfig(method="isometry", repair="rescale").departures
     assert [text for text in said if "repair" in text] == ["repair rescale instead of none"]
+
+
+def test_a_copy_with_another_value_has_an_id_of_its_own():
+    one = RunConfig(method="snip")
+    assert one.id == RunConfig(method="snip", sparsities=SPARSITIES, seed=0).id  # said or not
+    two = one.model_copy(update={"seed": 3})
+    assert two.given["seed"] == 3
+    assert two.id == RunConfig(method="snip", seed=3).id != one.id
+
+
+def test_an_id_hashes_what_was_said_and_nothing_that_a_later_version_adds():
+    """A setting of tomorrow with today's behaviour as its default leaves every id as it is."""
+    said = RunConfig(method="obs", params={"blocks": 50}, sparsities=(0.5, 0.9), train={"epochs": 3}).given
+    assert said == {
+        "dataset": "digits", "model": "lenet-300-100", "method": "obs", "seed": 0, "sparsities": (0.5, 0.9),
+        "train": {"epochs": 3}, "params": {"blocks": 50},
+    }  # fmt: skip
+
+    class Tomorrow(RunConfig):
+        schedule: str = "constant"
+
+    for given in ({"method": "snip"}, {"method": "lottery-ticket", "rounds": 3, "scope": "layer", "seed": 2}):
+        assert Tomorrow(**given).id == RunConfig(**given).id != Tomorrow(**given, schedule="cosine").id
+    assert RunConfig(method="snip").id == "snip-lenet-300-100-digits-b535d644c1ba"
+
+
+def test_rounds_without_training_and_layers_left_alone_are_part_of_the_id_where_they_say_something():
+    plain = RunConfig(method="snip", rounds=4)
+    assert RunConfig(method="snip", rounds=4, skip=(), recalibrate=False, between="train").id == plain.id
+    others = [{"skip": "head"}, {"skip": ("a", "head")}, {"recalibrate": True}, {"between": "none"}]
+    assert len({plain.id, *(RunConfig(method="snip", rounds=4, **each).id for each in others)}) == 5
+    assert RunConfig(method="snip", skip=["head", "a", "a"]).id == RunConfig(method="snip", skip=("a", "head")).id
+    assert RunConfig(method="snip", between="none").id == RunConfig(method="snip").id  # one shot: nothing lies between
+    with pytest.raises(InvalidSetting, match="skip is a list of layers"):
+        RunConfig(method="snip", skip=3)
+
+
+def test_epochs_are_those_that_are_trained():
+    settings = {"train": {"epochs": 7}, "tune": {"epochs": 2}, "sparsities": (0.5, 0.9)}
+    assert RunConfig(method="magnitude", rounds=10, **settings).epochs == 7 + 10 * 2
+    alone = RunConfig(method="magnitude", rounds=10, between="none", **settings)
+    assert alone.epochs == 7 + 2 * 2
+    assert {alone.epochs_spent(step) for step in alone.steps if step.requested} == {9}
+    assert RunConfig(method="snip", rounds=10, between="none", **settings).epochs == 7 + 2 * 7
+
+
+def test_each_setting_that_departs_is_told_once_with_what_it_changes():
+    config = RunConfig(method="l1-filters", model="digits-cnn", skip=("1",), recalibrate=True, rounds=3, between="none")
+    assert config.params["skip"] in (["1"], ("1",))
+    said = [told(text, config.method) for text in config.departures]
+    assert sorted(each.what for each in said) == ["between", "recalibrate", "rounds", "skip"]
+    assert all(": " in each.rest for each in said)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from handmade import (
     SIZES,
     SPARSITIES,
     HandMade,
+    binned,
     change,
     long_run,
     repairs,
@@ -22,13 +26,14 @@ from handmade import (
 from handmasks import with_masks
 
 from pruneviz import figures
-from pruneviz.config import RunConfig
+from pruneviz.basics.errors import UnknownName
 from pruneviz.figures import FIGURES, base, saliency, spectra
 from pruneviz.figures.change import spearman
 from pruneviz.figures.jacobians import END, MARKS
 from pruneviz.figures.saliency import cut, folded, place, score_at
 from pruneviz.figures.spectra import condition, effective_rank, product, summary
-from pruneviz.methods import METHODS
+from pruneviz.methods import FREE_COLOURS, METHODS
+from pruneviz.plan.config import RunConfig
 
 
 @pytest.fixture
@@ -116,7 +121,7 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-@pytest.mark.parametrize("colour", [*base.COLOURS.values(), base.NEUTRAL, base.RED])
+@pytest.mark.parametrize("colour", [*(card.colour for card in METHODS.values()), *FREE_COLOURS, base.NEUTRAL, base.RED])
 def test_a_colour_has_contrast_on_white_and_on_near_black(colour):
     dark = _luminance("#0e1117")
     assert 1.05 / (_luminance(colour) + 0.05) >= 3
@@ -124,9 +129,17 @@ def test_a_colour_has_contrast_on_white_and_on_near_black(colour):
 
 
 def test_every_method_has_a_colour_and_a_marker_of_its_own():
-    assert set(METHODS) <= set(base.COLOURS)
-    assert len(set(base.COLOURS.values())) == len({base.symbol(key) for key in base.COLOURS}) == len(base.COLOURS)
-    assert base.colour("someone-elses") in base.COLOURS.values()
+    looks = [(figures.colour(key), base.symbol(key)) for key in METHODS]
+    assert len({colour for colour, _ in looks}) == len({mark for _, mark in looks}) == len(METHODS)
+    with pytest.raises(UnknownName, match="someone-elses"):
+        figures.colour("someone-elses")
+
+
+def test_a_mark_that_plotly_does_not_have_is_a_circle_and_one_without_dots_has_none():
+    assert [base.marked("no-such", kind) for kind in ("", "-open")] == ["circle", "circle-open"]
+    assert [base.marked("hourglass", kind) for kind in ("", "-open", "-dot")] == [
+        "hourglass", "hourglass-open", "hourglass",
+    ]  # fmt: skip
 
 
 def test_a_name_says_no_more_than_it_takes_to_tell_runs_apart():
@@ -180,11 +193,9 @@ def test_the_threshold_is_drawn_where_the_kept_weights_begin():
 def test_a_threshold_of_each_layer_is_read_from_its_histogram():
     kept = np.array([[0, 0, 5, 8, 8, 0], [0, 0, 0, 0, 3, 9]])
     removed = np.array([[4, 6, 5, 0, 0, 0], [1, 2, 3, 9, 4, 0]])
-    arrays = {
-        "edges": np.arange(7.0), "kept": kept, "removed": removed, "log": np.array([0]), "threshold": np.array([4.5]),
-    }  # fmt: skip
-    assert cut(arrays, 0) == pytest.approx(2.5)  # half of the bin from 2 to 3 was removed
-    assert cut(arrays, 1) == 4.5  # here the run's highest removed score lies in the layer's own last bin
+    found = replace(binned(0.5), edges=np.arange(7.0), kept=kept, removed=removed, log=0, threshold=4.5)
+    assert cut(found, 0) == pytest.approx(2.5)  # half of the bin from 2 to 3 was removed
+    assert cut(found, 1) == 4.5  # here the run's highest removed score lies in the layer's own last bin
 
 
 def test_scores_of_exactly_zero_are_counted_beside_a_log_axis():
@@ -491,22 +502,22 @@ def test_facets_ask_for_room():
 def test_scores_with_a_sign_are_binned_on_both_sides_of_zero():
     import torch
 
-    from pruneviz.masks import Mask, Scores
-    from pruneviz.probes import BINS
-    from pruneviz.probes import saliency as binned
+    from pruneviz.run.probes import BINS
+    from pruneviz.run.probes import saliency as binned
+    from pruneviz.units.masks import Mask, Scores
 
     values = torch.cat([-torch.logspace(-9, -3, 40), torch.zeros(5), torch.logspace(-9, -1, 55)]).double()
     before = Mask({"w": torch.ones(100, dtype=torch.bool)})
-    arrays, names = binned(Scores.of_weights({"w": values}), before, Mask({"w": values > 0}))
-    edges = arrays["edges"]
-    assert names == ["w"]
-    assert (arrays["log"][0], arrays["zeros"].tolist(), len(edges)) == (2, [[0, 5]], BINS + 1)
+    found = binned(Scores.of_weights({"w": values}), before, Mask({"w": values > 0}), 0.0)
+    edges = found.edges
+    assert found.layers == ("w",)
+    assert (found.log, found.zeros.tolist(), len(edges)) == (2, [[0, 5]], BINS + 1)
     assert np.abs(edges).min() == pytest.approx(0, abs=1e-12)  # an edge at 0: no bin mixes the signs
-    low, high = base.unsigned(edges[[0, -1]], arrays["linthresh"][0])
+    low, high = base.unsigned(edges[[0, -1]], found.linthresh)
     assert low <= -1e-3
     assert high >= 1e-1
-    assert (arrays["removed"][0][edges[1:] < 1e-9].sum(), arrays["kept"][0][edges[:-1] > -1e-9].sum()) == (40, 55)
-    assert (arrays["removed"].sum(), arrays["kept"].sum()) == (40, 55)
+    assert (found.removed[0][edges[1:] < 1e-9].sum(), found.kept[0][edges[:-1] > -1e-9].sum()) == (40, 55)
+    assert (found.removed.sum(), found.kept.sum()) == (40, 55)
 
 
 @pytest.mark.parametrize(
@@ -519,10 +530,8 @@ def test_scores_with_a_sign_are_binned_on_both_sides_of_zero():
     ],
 )
 def test_a_departure_is_told_with_what_it_changes(settings, said):
-    from pruneviz.ui.departures import explained
-
-    config = RunConfig(**settings)
-    assert [explained(text, config.method)[: len(said)] for text in config.departures] == [said]
+    [(what, rest)] = base.changes(run(settings.pop("method"), **settings).about)
+    assert f"**{what}** {rest}"[: len(said)] == said
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -541,7 +550,6 @@ def test_every_method_s_marker_has_all_the_variants_that_the_trend_draws(method:
 )
 def test_axes_and_captions_count_what_the_method_removes(method: str, noun: str):
     made = structured(method) if noun != "weights" else run(method)
-    assert base.units(method) == noun
     drawn = figures.saliency([made], sparsity=0.9)
     assert drawn.layout.yaxis.title.text == f"{noun} per bin"
     assert f" of 1,000 {noun} removed" in base.alt(drawn)
@@ -722,7 +730,7 @@ def test_images_in_colour_have_a_row_for_each_channel():
 
 def test_the_sensitivity_of_layers_is_a_line_each():
     table = figures.sensitivity.data([run("l1-filters", model="digits-cnn")])
-    assert table[table["layer"] == "3"]["accuracy"].tolist() == [0.9, 0.4, 0.1]
+    assert table[table["layer"] == "3"]["accuracy"].tolist() == pytest.approx([0.9, 0.4, 0.1])
     drawn = figures.sensitivity.plot(table)
     assert [trace.name for trace in drawn.data] == ["layer 1", "layer 3"]
     assert drawn.data[1].y == pytest.approx([90, 40, 10])
@@ -750,3 +758,23 @@ def test_many_layers_are_told_apart_by_a_colour_bar():
 )  # fmt: skip
 def test_switches_of_structured_methods_have_short_names(method: str, params: dict[str, Any], name: str):
     assert sorted(base.label(run(method, model="digits-cnn", params=params)).split(" · ")) == sorted(name.split(" · "))
+
+
+@pytest.mark.parametrize(
+    "first", ["pruneviz.figures.compare", "pruneviz.figures.saliency", "pruneviz.figures.report", "pruneviz.figures.grid.masks", "pruneviz"]
+)  # fmt: skip
+def test_a_figure_is_a_figure_and_no_module_whatever_was_imported_before(first):
+    code = (
+        f"import {first}, pruneviz.figures.spectra\n"
+        "from pruneviz.figures import FIGURES, Figure, first, layers, report, saliency, spectra, trend\n"
+        "import pruneviz as pv\n"
+        "assert all(type(found) is Figure for found in (saliency, spectra, layers, first, trend, pv.figures.curves))\n"
+        "assert pv.figures.saliency is FIGURES['saliency'] and callable(report) and pv.figures.report is report\n"
+        "print(*FIGURES)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        "saliency", "layers", "agreement", "first", "inputs", "change", "spectra", "importance", "eigenvectors", "jacobians",
+        "ends", "trend", "repair", "curves", "sensitivity", "compare",
+    ]  # fmt: skip

@@ -13,13 +13,15 @@ from problems import samples
 from torch import Tensor, nn
 
 import pruneviz as pv
-from pruneviz.curvature.hvp import hessian_vector_product
-from pruneviz.errors import Unsuitable, UnsupportedLayer
-from pruneviz.initialisation import initialise_
-from pruneviz.loss import CROSS_ENTROPY, SQUARED
-from pruneviz.masks import Mask, Scores, prunable, select
+from pruneviz.basics.errors import Unsuitable, UnsupportedLayer
+from pruneviz.curvature.hvp import _few, hessian_gradient, hessian_vector_product
+from pruneviz.curvature.task import Task, generator_for
+from pruneviz.door.loss import CROSS_ENTROPY, SQUARED
 from pruneviz.methods import method_class
-from pruneviz.task import Task, generator_for
+from pruneviz.models._torch.initialisation import initialise_
+from pruneviz.units.choice import select
+from pruneviz.units.masks import Mask, Scores
+from pruneviz.units.weights import prunable
 
 Batch = tuple[Tensor, Tensor]
 
@@ -79,6 +81,24 @@ def digits(n: int = 40) -> Batch:
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("sizes", [(5, 3), (40,), (1,) * 50, (30, 8, 200), (150, 150, 100)])
+def test_the_check_takes_few_samples_spread_over_all(sizes: tuple[int, ...], mode: str):
+    """In training mode of one batch, which normalisation needs whole or at least as a batch."""
+    every = torch.arange(sum(sizes)).split(sizes)
+    found = torch.cat([y for _, y in _few([(y[:, None], y) for y in every], mode)])
+    assert len(found) <= 32
+    assert len(found.unique()) == len(found)
+    if sum(sizes) <= 32:
+        assert len(found) == sum(sizes)
+    elif mode == "eval":
+        assert int(found.diff().max()) == int(found.diff().min())
+        assert int(found[0]) == 0
+        assert int(found[-1]) >= sum(sizes) - -(-sum(sizes) // 32)
+    elif max(sizes) > 1:
+        assert len(found) > 1
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
 def test_the_product_is_the_dense_hessian_times_the_vector(mode: str, cnn):
     """Also where batch normalisation differentiates its batch's mean and variance."""
     for model in (cnn, normalised()):
@@ -102,6 +122,31 @@ def test_the_product_does_not_depend_on_how_samples_are_batched(cnn):
     parts = hessian_vector_product(cnn, [(x[:2], y[:2]), (x[2:], y[2:])], F.cross_entropy, vector)
     assert list(whole) == ["0.weight", "5.weight"]
     torch.testing.assert_close(flat(parts), flat(whole), rtol=1e-10, atol=1e-15)
+
+
+def test_a_batch_that_normalises_itself_is_never_cut():
+    """150 samples in training mode: their Hessian is that of one mean and one variance."""
+    model = normalised()
+    x = torch.randn(150, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    y = torch.arange(150) % 3
+    model.train()
+    _, g, H = dense(model, lambda f: F.cross_entropy(f(x), y))
+    model.eval()
+    found = hessian_gradient(model, [(x, y)], CROSS_ENTROPY, names=prunable(model), mode="train", checked=True)
+    torch.testing.assert_close(flat(found), H @ g, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("sizes", [(230,), (20, 210), (1, 1, 228)])
+def test_samples_that_go_in_portions_weigh_the_same(sizes: tuple[int, ...], cnn):
+    """More than go at once, in one batch and in several of unequal size, checked and unchecked."""
+    x = torch.randn(230, 1, 6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    y = torch.arange(230) % 3
+    theta, g, H = dense(cnn, lambda f: F.cross_entropy(f(x), y))
+    batches = list(zip(x.split(sizes), y.split(sizes), strict=True))
+    for checked in (True, False):
+        found = hessian_gradient(cnn, batches, CROSS_ENTROPY, names=prunable(cnn), checked=checked)
+        torch.testing.assert_close(flat(found), H @ g, rtol=1e-9, atol=1e-14)
+    assert len(theta) == len(g)
 
 
 def test_the_product_within_some_entries_takes_their_rows_and_columns(mlp):
@@ -188,7 +233,7 @@ def test_activations_in_place_that_destroy_nothing_give_the_same_scores():
 
 def test_an_error_that_is_none_of_these_keeps_its_name(mlp):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        pv.score(mlp, torch.zeros(2, 4).double(), torch.zeros(2).long(), method="grasp")
+        hessian_gradient(mlp, [(torch.zeros(2, 4).double(), torch.zeros(2).long())], CROSS_ENTROPY)
 
 
 def test_ties_of_equal_patches_and_blank_inputs_are_no_jumps():
@@ -480,3 +525,69 @@ def test_the_smallest_class_limits_all_so_that_the_draw_stays_balanced():
     x, y = torch.zeros(25, 3), torch.tensor([0] * 20 + [7] * 5)
     labels = torch.cat([b for _, b in method_class("grasp")().draw((x, y), torch.Generator())])
     assert torch.bincount(labels).tolist() == [5, 0, 0, 0, 0, 0, 0, 5]
+
+
+class _Casts(nn.Module):
+    """A norm in float32, whatever the network is in, as language models have it; ``kink``: a unit that lies at its kink."""
+
+    def __init__(self, *, kink: bool = False):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8, bias=not kink), nn.Linear(8, 3)
+        self.act = nn.ReLU() if kink else nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.act(self.a(x)).float()
+        return self.b((h * torch.rsqrt(h.square().mean(-1, keepdim=True) + 1e-6)).to(x.dtype))
+
+
+def test_a_norm_in_float32_inside_is_no_jump():
+    torch.manual_seed(0)
+    model, x, y = _Casts().double(), torch.randn(9, 6).double(), torch.arange(9) % 3
+    found = flat(pv.score(model, x, y, method="grasp", temperature=1.0))
+    weights = {n: p.detach() for n, p in model.named_parameters() if p.dim() == 2}
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:  # the same in float64 throughout
+        h = torch.tanh(x @ a.T + model.a.bias.detach())
+        h = h / torch.sqrt((h * h).mean(1, keepdim=True) + 1e-6)
+        return F.cross_entropy(h @ b.T + model.b.bias.detach(), y)
+
+    values = tuple(weights.values())
+    slopes = torch.autograd.functional.jacobian(loss, values)
+    _, product = torch.autograd.functional.hvp(loss, values, slopes)
+    expected = torch.cat([(w * h).flatten() for w, h in zip(values, product, strict=True)])
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+def test_a_kink_is_found_beside_a_norm_in_float32():
+    torch.manual_seed(0)
+    model = _Casts(kink=True).double()
+    with torch.no_grad():
+        model.a.weight[:6].fill_(1.0)
+    x, y = torch.randn(9, 6).double().round(), torch.arange(9) % 3
+    x[0] = torch.tensor([1, -1, 2, -2, 0, 0])
+    with pytest.raises(UnsupportedLayer, match="exactly at the kink of the activation 'act'"):
+        pv.score(model, x, y, method="grasp")
+
+
+def test_halves_by_class_of_samples_that_are_a_mapping():
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 6).double(), torch.arange(8) % 3
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, *, values: Tensor) -> Tensor:
+            return self.b(torch.tanh(self.a(values)))
+
+    named = Named().double()
+    plain = nn.Sequential(named.a, nn.Tanh(), named.b)
+    one = pv.score(named, {"values": x}, y, method="grasp", split="by-class")
+    assert torch.equal(flat(one), flat(pv.score(plain, x, y, method="grasp", split="by-class")))
+
+
+def test_halves_by_class_need_a_class_for_each_sample():
+    model, x, y = nn.Conv1d(2, 3, 1).double(), torch.randn(6, 2, 5).double(), torch.randint(0, 3, (6, 5))
+    with pytest.raises(Unsuitable, match=r"split=by-class.*these have 5 targets each"):
+        pv.score(model, x, y, method="grasp", split="by-class")

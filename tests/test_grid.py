@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from handmade import LAYERS, SPARSITIES, HandMade, long_run, run, signed_run, structured
 
-from pruneviz.config import RunConfig
 from pruneviz.figures.grid import masks, payload
+from pruneviz.plan.config import RunConfig
 
 
 @pytest.fixture

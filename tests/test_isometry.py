@@ -11,14 +11,15 @@ from problems import samples
 from torch import Tensor, nn
 
 import pruneviz as pv
-from pruneviz.curvature import end_to_end_singular_values
-from pruneviz.errors import InvalidSetting
-from pruneviz.initialisation import orthogonal_
-from pruneviz.masks import Mask, prunable
+from pruneviz.basics.errors import InvalidSetting
+from pruneviz.curvature.jacobian import end_to_end_singular_values
+from pruneviz.curvature.task import Task
 from pruneviz.methods import method_class
+from pruneviz.models._torch.initialisation import orthogonal_
 from pruneviz.papers import isometry as paper
-from pruneviz.repair import isometric, repaired, rescaled
-from pruneviz.task import Task
+from pruneviz.units.isometry import isometric, repaired, rescaled
+from pruneviz.units.masks import Mask
+from pruneviz.units.weights import prunable
 
 needs_mnist = pytest.mark.skipif(
     not pv.DATASETS["mnist"].present, reason="MNIST is not here: set PRUNEVIZ_DATA to a folder with mnist/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -15,14 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pruneviz.config import RunConfig
-from pruneviz.errors import StaleAttempt, WorkerError
-from pruneviz.events import Done, Failed, Metric, Progress, Weights
+from pruneviz.basics.errors import StaleAttempt, WorkerError
+from pruneviz.basics.events import Done, Failed, Metric, Progress, Weights
 from pruneviz.jobs import devices, local, recording
 from pruneviz.jobs.base import Backend
 from pruneviz.jobs.crew import Crew, fork_context, record_together
 from pruneviz.jobs.local import LocalBackend, ensure_supervisor, lifespan_supervisor
 from pruneviz.jobs.recording import carry_out, record
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import ENDED, Store
 
 LONG = 10_000  # epochs that nobody waits for
@@ -68,7 +69,7 @@ def served(tmp_path_factory) -> Iterator[tuple[Store, subprocess.Popen]]:
     store.close()
 
 
-def until(holds: Callable[[], object], seconds: float = 30.0) -> float:
+def until(holds: Callable[[], object], seconds: float = 120.0) -> float:
     """Wait; returns how long it took."""
     started = time.monotonic()
     while not holds():
@@ -301,7 +302,7 @@ def test_a_server_replaces_a_supervisor_that_died_and_stops_it_at_the_end(store,
         return lambda: pids() == [pid]
 
     def store_knows_other_than(pid: int) -> Callable[[], bool]:
-        return lambda: pids() != [pid]
+        return lambda: pids() not in ([], [pid])
 
     second = asyncio.run(serve())
     assert gone(second)
@@ -534,3 +535,101 @@ def test_the_local_backend_is_a_backend(store):
     backend: Backend = LocalBackend(store)
     backend.submit([])
     assert (backend.devices(), backend.reconcile()) == ([], [])
+
+
+def command(store: Store, *arguments: str) -> subprocess.Popen:
+    """``python -m pruneviz``, in a process group of its own."""
+    environment = devices.environment() | {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pruneviz", *arguments, "--store", str(store.path), "--device", "cpu", "--json"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+LESSON = (
+    "--sparsity", "0.5,0.7,0.9", "--rounds", "1", "--epochs", "1", "--tune-epochs", "20", "--batch-size", "256",
+    "--probes", "masks",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kill"),
+    [
+        (("run", "--method", "magnitude"), os.kill),
+        (("compare", "--methods", "magnitude,obd"), os.killpg),
+    ],
+    ids=["one process", "several processes"],
+)
+def test_a_command_that_was_killed_goes_on_at_once_when_called_again(store, arguments, kill, tmp_path):
+    first = command(store, *arguments, *LESSON)
+    until(lambda: any(store.finished_stages(id_) for id_ in store.runs()["id"]), 60)
+    kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    with store._write() as db:  # no lease runs out before this test does
+        db.execute("update runs set heartbeat = heartbeat + 1000")
+    second = command(store, *arguments, *LESSON)
+    said, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    ids = list(store.runs()["id"])
+    rows = [store.status(id_) for id_ in ids]
+    assert {row["state"] for row in rows} == {"succeeded"}
+    alone = Store(tmp_path / "alone", samples=None)
+    record(alone, alone.queue([store.run(id_).config for id_ in ids]), device="cpu")
+    for id_ in ids:
+        assert numbers(alone, id_) == numbers(store, id_)
+        assert history(alone, id_) == history(store, id_)
+    assert len(json.loads(said)["runs"]) == 3 * len(ids)
+    alone.close()
+
+
+def claims_and_dies(folder: str, ids: list[str], device: str, *_: object) -> None:
+    Store(folder, samples=None).claim(ids[0], device=device, worker=os.getpid(), code="test")
+    os._exit(3)
+
+
+def test_a_worker_that_dies_before_its_run_says_a_word_is_not_started_for_ever(store, context):
+    class Deadly:
+        """A machine on which no run gets as far as its first word."""
+
+        Pipe = staticmethod(context.Pipe)
+
+        def Process(self, **settings):
+            return context.Process(**(settings | {"target": claims_and_dies}))
+
+    wanted = config()
+    (id_,) = store.queue([wanted])
+
+    def asked_for_again_and_again() -> list[str]:
+        if state(store, id_) == "lost":
+            store.queue([wanted])
+        return store.waiting("cpu", take_any=True)
+
+    with crew(store, Deadly()) as (workers, _):
+        until(lambda: workers.step(asked_for_again_and_again) or state(store, id_) == "failed")
+    assert store.status(id_)["attempt"] <= 4
+    assert "3 times in a row" in store.status(id_)["error"]
+
+
+UNGUARDED = """
+import sys
+import pruneviz as pv
+from pruneviz.jobs import crew, devices
+from pruneviz.store import Store
+
+about = devices.cpu()
+devices.cpu = lambda: about | {"workers": 2}
+store = Store(sys.argv[1], samples=None)
+ids = store.queue([pv.RunConfig(dataset="xor", method=m, sparsities=(0.5,)) for m in ("snip", "random")], again=True)
+crew.record_together(store, ids, device="cpu")
+"""
+
+
+def test_a_script_without_a_guard_ends_and_its_runs_say_the_mend(store, tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    script = [sys.executable, str(tmp_path / "script.py"), str(store.path)]
+    done = subprocess.run(script, env=devices.environment(), capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    for id_ in store.runs()["id"]:
+        assert (state(store, id_), store.status(id_)["attempt"]) == ("failed", 1)
+        assert 'must stand under `if __name__ == "__main__":`' in store.status(id_)["error"]
+    assert "was told to start the same again" in done.stderr

@@ -13,11 +13,11 @@ from problems import samples
 from torch import nn
 
 import pruneviz as pv
-from pruneviz.errors import InvalidSetting, UnknownName, Unsuitable
-from pruneviz.masks import count
+from pruneviz.basics.errors import InvalidSetting, UnknownName, Unsuitable
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Unit
 from pruneviz.methods.lottery_ticket import removed_shares
+from pruneviz.units.choice import count
 
 KEYS = list(METHODS)
 
@@ -85,6 +85,7 @@ def test_scores_are_finite_repeatable_and_leave_everything_untouched(method: str
     assert torch.equal(rng, torch.random.get_rng_state())
 
 
+@pytest.mark.filterwarnings("ignore::pruneviz.basics.errors.PruningWarning")  # GraSP of ReLUs that are off: many zeros
 @pytest.mark.parametrize("sparsity", [0.0, 0.37, 0.9])
 @pytest.mark.parametrize("method", [key for key in KEYS if METHODS[key].unit is Unit.WEIGHT])
 def test_prune_removes_exactly_what_was_asked_and_keeps_the_original(method: str, sparsity: float, cnn):

@@ -13,17 +13,20 @@ import torch
 from torch import nn
 
 import pruneviz as pv
-from pruneviz.config import RunConfig
-from pruneviz.dense import DenseCache
-from pruneviz.errors import InvalidSetting, Unsuitable
-from pruneviz.events import Done, Failed, Metric, Weights
+from pruneviz.basics.errors import InvalidSetting, Unsuitable
+from pruneviz.basics.events import Done, Failed, Metric, Weights
+from pruneviz.curvature.task import generator_for
+from pruneviz.door.loss import LOSSES
 from pruneviz.figures.names import labels
-from pruneviz.loss import LOSSES
-from pruneviz.masks import Mask, connected, prunable
+from pruneviz.models._torch.residual import BasicBlock, shortcut
 from pruneviz.models.base import ModelCard, in_words
-from pruneviz.residual import BasicBlock, shortcut
-from pruneviz.task import generator_for
-from pruneviz.training import evaluate, fit
+from pruneviz.plan.about import about
+from pruneviz.plan.config import RunConfig
+from pruneviz.run.dense import DenseCache
+from pruneviz.run.training import evaluate, fit
+from pruneviz.units.masks import Mask
+from pruneviz.units.paths import connected
+from pruneviz.units.weights import prunable
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_monks = pytest.mark.skipif(
@@ -150,7 +153,7 @@ def test_widths_below_one_are_called_by_their_fraction(width: float, words: str)
 
 def test_runs_of_two_widths_are_told_apart_by_name():
     configs = [RunConfig(method="snip", model="resnet-20", width=width) for width in (1, 1 / 8)]
-    names = labels([SimpleNamespace(id=c.id, config=c) for c in configs])
+    names = labels([SimpleNamespace(id=c.id, config=c, about=about(c)) for c in configs])
     assert list(names.values()) == ["SNIP", "SNIP · width 1/8"]
 
 
@@ -392,7 +395,7 @@ def test_connection_is_seen_through_tanh_and_the_sigmoid():
 
 
 def test_flops_of_a_masked_network_are_counted_by_hand():
-    from pruneviz.cost import cost
+    from pruneviz.units.cost import cost
 
     model = pv.build("digits-cnn", shape=SMALL, classes=10)
     x = torch.zeros(1, *SMALL)
@@ -401,3 +404,42 @@ def test_flops_of_a_masked_network_are_counted_by_hand():
     half = torch.zeros(16, 1, 3, 3, dtype=torch.bool)
     half[:8] = True
     assert cost(model, x, Mask({"0.weight": half})).flops == dense - 64 * 9 * 16
+
+
+def test_a_free_parameter_follows_the_seed_and_nothing_drawn_before():
+    """A position embedding belongs to no module of torch: no rule draws it anew."""
+    from pruneviz.models._torch.initialisation import free, initialise_, seeded
+
+    class Placed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Parameter(torch.randn(4, 8))
+            self.norm, self.words, self.out = nn.LayerNorm(8), nn.Embedding(5, 8), nn.Linear(8, 3)
+
+    def built(seed: int) -> nn.Module:
+        torch.rand(3)  # something drawn before
+        with seeded(seed):
+            made = Placed()
+        return initialise_(made, torch.Generator().manual_seed(seed))
+
+    one, two, other = built(0), built(0), built(1)
+    before = torch.get_rng_state()
+    assert free(one) == ["places"]
+    for (name, a), b, c in zip(one.named_parameters(), two.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert torch.equal(a, c) == (name in ("norm.weight", "norm.bias", "out.bias")), name
+    built(2)
+    torch.set_rng_state(before)
+    assert not torch.equal(one.words.weight, initialise_(built(0), torch.Generator().manual_seed(9)).words.weight)
+
+
+def test_a_network_may_have_convolutions_and_take_no_images_and_the_other_way_round():
+    from pruneviz.models.base import ModelCard
+
+    def card(**given):
+        return ModelCard("trial", "Trial", "", "", lambda shape, classes: nn.Identity(), **given)
+
+    assert not card(convolutions=True).fits((40,), 2)
+    assert card(convolutions=True, images=False).fits((40,), 2)
+    assert not card(images=True).fits((40,), 2)
+    assert card().fits((40,), 2)

@@ -15,8 +15,10 @@ PLOTLY = "application/vnd.plotly.v1+json"
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> dict[str, dict]:
     """Cell id -> the executed cell, in a kernel of its own."""
-    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install -r requirements-dev.txt")
-    pytest.importorskip("ipykernel", reason="ipykernel is not installed: pip install -r requirements-dev.txt")
+    nbclient = pytest.importorskip(
+        "nbclient", reason="nbclient is not installed: pip install -r requirements-heavy.txt"
+    )
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed: pip install -r requirements-heavy.txt")
     import nbformat
 
     home = tmp_path_factory.mktemp("notebook")

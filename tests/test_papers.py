@@ -17,7 +17,7 @@ from torch.func import functional_call, jacrev
 
 import pruneviz as pv
 from pruneviz import papers
-from pruneviz.__main__ import main
+from pruneviz.cli import main
 from pruneviz.datasets import DATASETS
 from pruneviz.methods import method_class
 from pruneviz.papers import PAPERS, obs_monks, recorded

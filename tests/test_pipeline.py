@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import pruneviz as pv
+from pruneviz.basics.errors import InvalidSetting, Unsuitable
+from pruneviz.basics.events import Arrays, Done, Failed, Metric, Progress, Weights
+from pruneviz.curvature.task import Task, generator_for
 from pruneviz.datasets.base import Splits
-from pruneviz.dense import DenseCache, state_of
-from pruneviz.errors import InvalidSetting, Unsuitable
-from pruneviz.events import Arrays, Done, Failed, Metric, Progress, Weights
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Unit
 from pruneviz.models import MODELS
-from pruneviz.pipeline import Resume
-from pruneviz.probes import BINS, change
-from pruneviz.task import Task, generator_for
+from pruneviz.run.dense import DenseCache, state_of
+from pruneviz.run.loop import Resume
+from pruneviz.run.probes import BINS, change
 
 QUICK = {"train": {"epochs": 2}, "tune": {"epochs": 1}, "sparsities": (0.5, 0.9)}
 
@@ -77,7 +77,7 @@ def test_every_method_that_claims_a_convolutional_network_runs_on_it(model: str,
     dataset, shape = ("digits", (1, 8, 8)) if model == "digits-cnn" else ("mnist", (1, 28, 28))
     parts = [(torch.rand(n, *shape, generator=generator), torch.arange(n) % 10) for n in (24, 10, 10)]
     made = Splits(*parts, classes=tuple("0123456789"), shape=shape)
-    monkeypatch.setattr("pruneviz.pipeline.load", lambda _: made)
+    monkeypatch.setattr("pruneviz.run.loop.load", lambda _: made)
     settings = {"dataset": dataset, "model": model, "width": 1 / 8 if MODELS[model].widths else 1.0, "sparsities": (0.2,), "rounds": 1,
                 "train": {"epochs": 1, "batch_size": 8}, "tune": {"epochs": 1}, "probes": ("saliency",)}  # fmt: skip
     configs = []
@@ -110,7 +110,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(method: str, rounds: int):
     settings = {} if METHODS[method].unit is Unit.WEIGHT else {"model": "digits-cnn", "sparsities": (0.3, 0.5)}
     config, whole = run(method, rounds=rounds, **settings)
     stages = [e for e in whole if isinstance(e, Weights)]
-    assert len(stages) == len(config.stages)
+    assert len(stages) == len(config.steps)
     for done in range(1, len(stages)):
         kept = {e.stage: e.arrays for e in stages[:done]}
         resume = Resume(frozenset(kept), lambda stage, kept=kept: kept[stage])
@@ -156,7 +156,7 @@ def test_late_rewinding_goes_back_to_the_weights_after_k_steps():
 def test_dense_networks_are_trained_once_and_read_back(tmp_path, monkeypatch):
     first = run("magnitude", DenseCache(tmp_path))[1]
     with monkeypatch.context() as patch:
-        patch.setattr("pruneviz.dense.fit", None)
+        patch.setattr("pruneviz.run.dense.fit", None)
         again = run("magnitude", DenseCache(tmp_path))[1]
     assert same(numbers(first), numbers(again))
     dense = [
@@ -344,22 +344,22 @@ def test_a_chain_that_runs_from_the_changed_layer_on_changes_as_one_that_runs_wh
         chosen = method_class(method)()
         task = Task(lambda: [tuple(t[:100] for t in data.train)], generator_for(0, "score"))
         mask = chosen.full(model, task)
-        found.append(change(chosen, model, task, mask, generator_for(0, "change"), 100)[0])
-    assert same(*found)
-    assert np.ptp(found[0]["measured"]) > 0
+        found.append(change(chosen, model, task, mask, generator_for(0, "change"), 100))
+    assert same(*(one.write()[0] for one in found))
+    assert np.ptp(found[0].measured) > 0
 
 
 def test_runs_that_score_the_same_network_share_one_sweep(monkeypatch):
-    from pruneviz.curvature import sweep
-    from pruneviz.statistic import Diagonal, Kronecker, Rows
+    from pruneviz.curvature.statistic import Diagonal, Kronecker, Rows
+    from pruneviz.run import statistics
 
-    asked, passing = [], sweep.passing
+    asked, passing = [], statistics.passing
 
     def watched(model, batches, wanted, **options):
         asked.append(tuple(wanted))
         return (yield from passing(model, batches, wanted, **options))
 
-    monkeypatch.setattr(sweep, "passing", watched)
+    monkeypatch.setattr(statistics, "passing", watched)
     settings = {**QUICK, "model": "lenet-300-100", "sparsities": (0.5,), "probes": ()}
     parts = [("obd", {"rounds": 1}), ("obs", {"params": {"blocks": 50}}), ("kron-obs", {}), ("kron-obd", {})]
     configs = [pv.RunConfig(method=method, **settings, **more) for method, more in parts]
@@ -376,3 +376,124 @@ def test_scoring_says_how_far_it_is():
     _, events = run("obd", rounds=1, sparsities=(0.5,), probes=())
     said = [e.message for e in events if isinstance(e, Progress) and "samples" in e.message]
     assert said == ["scoring: 500 of 1,000 samples"]
+
+
+def test_rounds_without_training_between_prune_on_from_the_untrained_network():
+    """SNIP in rounds at initialisation: each sparsity is scored on what the last round left, and trained by itself."""
+    settings = {**QUICK, "model": "lenet-300-100", "sparsities": (0.5, 0.9), "probes": ("masks",)}
+    config = pv.RunConfig(method="snip", rounds=4, between="none", **settings)
+    assert [config.epochs_spent(step) for step in config.steps if step.requested] == [config.train.epochs] * 2
+    events = list(pv.execute([config], cache=DenseCache(), device="cpu"))
+    assert isinstance(events[-1], Done)
+    weights = {e.stage: e.arrays for e in events if isinstance(e, Weights)}
+    assert list(weights) == [step.name for step in config.steps if step.requested]
+    # by hand: the same rounds on the initial network, and nothing else
+    method = method_class("snip").from_params(config.params)
+    data = pv.load("digits")
+    model = pv.build("lenet-300-100", data, seed=0)
+    mask = None
+    for step in config.steps:
+        generator = generator_for(0, f"score {step.name}")
+        batches = list(method.draw(data.train, generator))
+        task = Task(lambda batches=batches: batches, generator)
+        mask = mask or method.full(model, task)
+        mask = method.choose(model, task, method.score(model, task, mask), mask, step.target)
+        mask.apply_(model)
+        if step.requested:
+            kept = {n: torch.from_numpy(weights[step.name][f"weight/{n}"]) != 0 for n in mask}
+            assert all(not bool((kept[n] & ~keep).any()) for n, keep in mask.items())
+    resumed = Resume(
+        frozenset({config.steps[0].name}) | {s.name for s in config.steps if s.target == 0.5}, lambda _: {}
+    )
+    again = list(pv.execute([config], resume=lambda _: resumed, cache=DenseCache(), device="cpu"))
+    (last,) = (e.arrays for e in again if isinstance(e, Weights))
+    assert all((last[n] == weights[config.steps[-1].name][n]).all() for n in last)
+
+
+def test_skipped_layers_stay_whole_in_a_run_and_recalibration_keeps_the_mask():
+    settings = {**QUICK, "model": "lenet-300-100", "sparsities": (0.5,), "probes": ()}
+    _, events = run("magnitude", rounds=1, skip=("3",), **settings)
+    (weights,) = (e.arrays for e in events if isinstance(e, Weights))
+    assert (weights["weight/3.weight"] != 0).all()
+    reached = next(e.value for e in events if isinstance(e, Metric) and e.metric == "reached")
+    assert reached == pytest.approx(0.5, abs=1e-4)
+    with pytest.raises(Unsuitable, match=r"skip names 'hed'.*Did you mean 'head'|no layer with weights is called so"):
+        _failed(run("magnitude", rounds=1, skip=("hed",), **settings)[1])
+
+
+def test_an_unknown_layer_is_told_before_any_training():
+    _, events = run("magnitude", rounds=1, skip=("hed",))
+    assert not any(isinstance(e, Progress) and e.epoch is not None for e in events)
+    assert "skip names 'hed'" in next(e.message for e in events if isinstance(e, Failed))
+
+
+@pytest.mark.parametrize("method", ["kron-obd", "eigendamage", "obd", "l1-filters"])
+def test_a_skipped_layer_stays_whole_for_every_kind_of_unit(method: str):
+    settings = {**QUICK, "model": "digits-cnn", "sparsities": (0.3,), "probes": (), "train": {"epochs": 1}}
+    name = next(
+        n for n, m in pv.build("digits-cnn", pv.load("digits")).named_modules() if isinstance(m, torch.nn.Conv2d)
+    )
+    _, events = run(method, rounds=1, skip=(name,), **settings)
+    assert isinstance(events[-1], Done), events[-1]
+    (weights,) = (e.arrays for e in events if isinstance(e, Weights))
+    assert (weights[f"weight/{name}.weight"] != 0).all()
+
+
+def test_l1_filters_leaves_a_convolution_alone_by_its_number_too():
+    settings = {**QUICK, "model": "digits-cnn", "sparsities": (0.3,), "probes": (), "train": {"epochs": 1}}
+    data = pv.load("digits")
+    name = next(n for n, m in pv.build("digits-cnn", data).named_modules() if isinstance(m, torch.nn.Conv2d))
+    _, events = run("l1-filters", rounds=1, skip="1", **settings)
+    (weights,) = (e.arrays for e in events if isinstance(e, Weights))
+    assert (weights[f"weight/{name}.weight"] != 0).any(axis=(1, 2, 3)).all()
+
+
+def test_recalibrated_statistics_are_those_of_the_pruned_network_on_the_scored_samples():
+    """Means over batches by hand, of what enters each normalisation of the pruned network in training mode."""
+    settings = {"model": "resnet-20", "width": 1 / 8, "sparsities": (0.6,), "probes": (), "rounds": 1}
+    budgets = {"train": {"epochs": 1}, "tune": {"epochs": 0}}
+    found = {}
+    for again in (False, True):
+        _, events = run("magnitude", **settings, **budgets, recalibrate=again)
+        (found[again],) = (e.arrays for e in events if isinstance(e, Weights))
+        assert isinstance(events[-1], Done)
+    assert found[False].keys() == found[True].keys()
+    weights = [n for n in found[True] if n.startswith("weight/") and "running" not in n and "num_batches" not in n]
+    assert all((found[True][n] == found[False][n]).all() for n in weights)
+    data = pv.load("digits")
+    model = pv.build("resnet-20", data, seed=0, width=1 / 8)
+    state = {n.removeprefix("weight/").removeprefix("buffer/"): torch.from_numpy(v) for n, v in found[True].items()}
+    known = {n: state[n].view_as(v).to(v.dtype) for n, v in model.state_dict().items() if n in state}
+    assert len(known) > 20
+    model.load_state_dict(known, strict=False)
+    norm = next(m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    name = next(n for n, m in model.named_modules() if m is norm)
+    seen = []
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
+    model.train()
+    x = data.train[0]
+    with torch.no_grad():
+        for part in x.split(500):
+            model(part)
+    mean = torch.stack([z.mean((0, 2, 3)) for z in seen]).mean(0)
+    assert torch.allclose(known[f"{name}.running_mean"].double(), mean, atol=1e-5)
+
+
+def test_ties_at_the_cut_are_told_once_and_what_is_scored_whole_is_not():
+    warned = {}
+    for method in ("snip", "magnitude"):
+        _, events = run(method, rounds=1, sparsities=(0.02, 0.03), probes=())
+        warned[method] = [e.message for e in events if isinstance(e, Progress) and e.warning]
+    assert sum("tied at the cut: chance decides" in text for text in warned["snip"]) == 1  # pixels that are always dark
+    assert warned["magnitude"] == []
+
+
+def test_a_sparsity_about_little_of_the_network_is_told(monkeypatch):
+    monkeypatch.setattr("pruneviz.run.measure.share", lambda network, names, *, skip: 0.4)
+    _, events = run("magnitude", rounds=1, sparsities=(0.5,), probes=())
+    warned = [e.message for e in events if isinstance(e, Progress) and e.warning]
+    assert warned == ["only 40% of the matrix weights are scored and counted"]
+
+
+def _failed(events):
+    raise Unsuitable(next(e.message for e in events if isinstance(e, Failed)))

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pruneviz.basics.errors import UnsupportedLayer
 from pruneviz.curvature import products
 from pruneviz.curvature.products import (
     gram,
@@ -14,7 +16,6 @@ from pruneviz.curvature.products import (
     slopes_of,
     squared_gradients,
 )
-from pruneviz.errors import UnsupportedLayer
 
 N = 5
 CONVOLUTIONS = {
@@ -83,6 +84,57 @@ def test_gram_matrices_do_not_depend_on_how_many_patches_fit_at_a_time(case, mon
     assert same(inputs_gram(layer, x), expected)
 
 
+def bright(where: str, by: float) -> Tensor:
+    """Images [20, 3, 12, 12] of numbers around 0.05, and in one channel (or all) a bright part."""
+    x = 0.05 * torch.randn(20, 3, 12, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    part = {
+        "nowhere": x[:0], "column": x[:, 0, :, 0], "last column": x[:, 2, :, -1], "row": x[:, 1, 0], "last row": x[:, 0, -1],
+        "corner": x[:, 0, -1, 0], "every channel's column": x[..., 0], "everywhere": x, "frame": x[:, 1, :, [0, -1]],
+    }[where]  # fmt: skip
+    part += by
+    if where == "frame":  # an index makes a copy
+        x[:, 1, :, 0] += by
+        x[:, 1, -1] += by
+    return x
+
+
+@pytest.mark.parametrize("by", [3.0, 255.0, 1e5])
+@pytest.mark.parametrize(
+    "where",
+    ["nowhere", "column", "last column", "row", "last row", "corner", "every channel's column", "everywhere", "frame"],
+)
+def test_a_bright_border_leaves_what_is_beside_it_right(where: str, by: float):
+    """Every entry relative to its row's and column's own size, in either precision, against patches summed in float64."""
+    for dtype, limit in ((torch.float32, 2e-4), (torch.float64, 1e-9)):
+        layer, x = nn.Conv2d(3, 4, 3, padding=1).to(dtype), bright(where, by).to(dtype)
+        rows = rows_of(layer, x.double()).flatten(0, 1)
+        expected = rows.T @ rows
+        size = expected.diagonal().sqrt()
+        found = inputs_gram(layer, x)
+        assert float(((found - expected) / size / size[:, None]).abs().max()) < limit
+        assert float(((found - found.T) / size / size[:, None]).abs().max()) < limit
+        assert float((inputs_squares(layer, x) / size.square() - 1).abs().max()) < limit
+
+
+def test_what_no_window_sees_is_exactly_zero():
+    x = torch.zeros(4, 3, 5, 5)
+    x[:, 0] = torch.randn(4, 5, 5, generator=torch.Generator().manual_seed(0))
+    x[:, 1, 0] = 0.7  # a row that windows below it never reach
+    found = inputs_gram(nn.Conv2d(3, 2, 3, padding=1), x)
+    dark = torch.tensor([15, 16, 17, *range(18, 27)])
+    assert not found[dark].any()
+    assert not found[:, dark].any()
+    assert (found.diagonal()[9:15] > 0).all()
+
+
+def test_the_usual_channels_stay_as_they_are_beside_a_bright_border():
+    x = bright("nowhere", 0.0)
+    other = x.clone()
+    other[:, 0, :, 0] += 1e5
+    layer = nn.Conv2d(3, 4, 3, padding=1).double()
+    assert torch.equal(inputs_gram(layer, x)[9:, 9:], inputs_gram(layer, other)[9:, 9:])
+
+
 def test_squares_of_inputs_are_the_gram_matrix_diagonal(case):
     layer, x, _ = case
     assert same(inputs_squares(layer, x), inputs_gram(layer, x).diagonal(dim1=-2, dim2=-1))
@@ -117,3 +169,21 @@ def test_padding_that_is_not_zeros_in_numbers_is_refused(padding):
     layer = nn.Conv2d(2, 2, 3, **padding)
     with pytest.raises(UnsupportedLayer, match="zero padding given in numbers"):
         inputs_gram(layer, torch.ones(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("where", ["column", "row", "corner", "one channel"])
+def test_a_bright_border_leaves_no_rounding_behind(where: str):
+    torch.manual_seed(2)
+    x = 0.05 * torch.randn(6, 3, 9, 8)
+    at = {
+        "column": (..., slice(None), 0),
+        "row": (..., -1, slice(None)),
+        "corner": (..., 0, -1),
+        "one channel": (slice(None), 1, 0),
+    }[where]
+    x[at] += 255
+    rows = F.unfold(x.double(), 3, padding=1).mT.flatten(0, 1)
+    found = inputs_gram(nn.Conv2d(3, 4, 3, padding=1), x).double()
+    size = rows.square().sum(0)
+    assert bool(((found.diagonal() - size).abs() < 1e-4 * size).all())
+    assert bool(((found - rows.T @ rows).abs() < 1e-4 * torch.outer(size, size).sqrt()).all())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 import pruneviz as pv
-from pruneviz import removal
-from pruneviz.cost import cost, latencies
-from pruneviz.errors import Unreachable, Unsuitable
+from pruneviz.basics.errors import Unreachable, Unsuitable
+from pruneviz.door.samples import Inputs
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Unit
 from pruneviz.models import MODELS
 from pruneviz.papers.li_filters import PLANS, pruned
+from pruneviz.units import compact as removal
+from pruneviz.units.cost import cost, latencies
 
 WHOLE = [key for key, card in METHODS.items() if card.unit is not Unit.WEIGHT]
 SMALL = {"mlp-2-2-1": (2,), "mlp-17-3-1": (17,), "mlp-17-2-1": (17,), "digits-cnn": (1, 8, 8)}
@@ -37,6 +41,10 @@ def network(key: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return model, torch.randn(4, *shape, generator=generator), torch.arange(4) % classes
 
 
+TIES = pytest.mark.filterwarnings("ignore:.*tied at the cut")  # few samples of a network that has not learned
+
+
+@TIES
 @pytest.mark.parametrize("key", MODELS)
 def test_masked_and_compacted_networks_agree_for_every_network_and_three_sparsities(key: str):
     """1e-5 of the largest logit in float32, 1e-10 in float64; parameters are those that the report counted."""
@@ -107,6 +115,7 @@ def test_parameters_and_flops_equal_a_hand_count():
     assert found.after.flops == 2 * (64 * 72 + 64 * 1152 + 16 * 16 * 64 + 640)
 
 
+@TIES
 @pytest.mark.parametrize("method", WHOLE)
 def test_a_compacted_network_comes_back_from_disk(method: str, tmp_path):
     model, x, y = network("vgg-16")
@@ -165,3 +174,216 @@ def test_latency_is_measured_in_evaluation_mode_and_leaves_modes_alone():
     small = pv.compact(pv.prune(model, x, y, method="kron-obd", sparsity=0.3))
     assert set(small.speedup) == {1, 256}
     assert all(ratio > 0 for ratio in small.speedup.values())  # how large they are is for bench/ to say
+
+
+# any network: precision, inputs, outputs, reasons
+
+
+class Mixed(nn.Module):
+    """Half precision with normalisation in float32, which the code casts to and back from."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.norm, self.b, self.head = (
+            nn.Conv2d(3, 8, 3),
+            nn.BatchNorm2d(8),
+            nn.Conv2d(8, 6, 3),
+            nn.Linear(6, 3),
+        )
+        self.register_buffer("shift", torch.tensor(0.25))
+        self.to(torch.bfloat16).norm.float()
+        self.norm.running_mean.normal_()
+        self.norm.running_var.uniform_(0.5, 2.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.a(x).float()).to(self.b.weight.dtype)
+        return self.head(torch.relu(self.b(torch.relu(x)) + self.shift).mean((2, 3)))
+
+
+def halved(model: nn.Module, *layers: str) -> SimpleNamespace:
+    """Every other filter of these convolutions is gone, with its bias and the normalisation behind it."""
+    with torch.no_grad():
+        for name in layers:
+            layer = model.get_submodule(name)
+            layer.weight[::2] = 0
+            layer.bias[::2] = 0
+        if hasattr(model, "norm"):
+            for tensor in (model.norm.weight, model.norm.bias):
+                tensor[::2] = 0
+            model.b.weight[:, ::2] = 0
+    return SimpleNamespace(model=model.eval())
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_every_tensor_keeps_its_precision_and_the_numbers_are_those_of_the_rows_kept(memory: torch.memory_format):
+    net = Mixed().to(memory_format=memory)
+    x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(1)).bfloat16().to(memory_format=memory)
+    pruned = halved(net, "a")
+    small = pv.compact(SimpleNamespace(model=pruned.model, sample=x[:1])).model
+    dense = net.state_dict()
+    for name, value in small.state_dict().items():
+        assert value.dtype == dense[name].dtype, name
+        along = {"a.weight": (0,), "a.bias": (0,), "b.weight": (1,)}.get(name, (0,) if name.startswith("norm") else ())
+        expected = dense[name]
+        for axis in along if expected.dim() else ():
+            expected = expected.index_select(axis, torch.arange(1, expected.shape[axis], 2))
+        assert torch.equal(value, expected), name
+    assert {value.dtype for value in dense.values()} == {torch.bfloat16, torch.float32, torch.int64}
+    torch.testing.assert_close(small(x), net(x), rtol=0, atol=0)
+
+
+def test_a_sample_in_float32_of_a_network_in_half_precision_is_brought_to_it():
+    net = halved(Mixed(), "a").model
+    found = pv.compact(SimpleNamespace(model=net, sample=torch.randn(1, 3, 8, 8)))
+    assert found.after.parameters < found.before.parameters
+    assert found.after.flops < found.before.flops
+
+
+class Reads(nn.Module):
+    """Words by keyword; logits and hidden numbers come out, in an object of its own."""
+
+    def __init__(self, own: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.own, self.hides = own, False
+        self.embed, self.a, self.b = nn.Embedding(7, 6), nn.Linear(6, 9), nn.Linear(9, 3)
+
+    def forward(self, ids: torch.Tensor, rate: torch.Tensor):
+        h = torch.relu(self.a(self.embed(ids)))
+        found = {"logits": self.b(h).mean(1) * rate, "hidden": self.embed(ids) if self.hides else h}
+        return SimpleNamespace(**found) if self.own else found
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_networks_of_token_ids_shrink_and_what_comes_out_beside_is_kept(own: bool):
+    net = Reads(own)
+    sample = Inputs({"ids": torch.tensor([[6, 0, 3]]), "rate": torch.rand(1, 3)})
+    with torch.no_grad():
+        net.a.weight[:4], net.a.bias[:4] = 0, 0
+        net.b.weight[:, :4] = 0
+    small, _ = removal.smaller(net, sample)
+    assert small.a.weight.shape == (9, 6)  # its outputs are given out too
+    net.hides = True
+    small, _ = removal.smaller(net, sample)
+    assert small.a.weight.shape == (5, 6)
+    assert small.embed.weight.shape == (7, 6)
+
+
+def test_ids_of_the_check_are_the_sample_s_own():
+    seen = []
+
+    class Ids(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.a, self.b = nn.Embedding(5, 4), nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            seen.append(ids)
+            return self.b(torch.relu(self.a(self.embed(ids).mean(1))))
+
+    net = Ids()
+    with torch.no_grad():
+        net.b.weight[:, ::2] = 0
+    small, _ = removal.smaller(net, torch.tensor([[4, 2, 2]]))
+    assert small.a.weight.shape == (3, 4)
+    assert all(not ids.is_floating_point() and set(ids.unique().tolist()) <= {2, 4} for ids in seen)
+    x = torch.tensor([[0, 1, 3], [4, 2, 0]])
+    torch.testing.assert_close(small.eval()(x), net.eval()(x), rtol=0, atol=1e-6)
+
+
+class Awkward(nn.Module):
+    """Two layers, and in between whatever ``between`` makes of the network and its hidden numbers."""
+
+    def __init__(self, between):
+        super().__init__()
+        torch.manual_seed(0)
+        self.between = between
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+        with torch.no_grad():
+            self.b.weight[:, ::2] = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.between(self, torch.relu(self.a(x))))
+
+
+def _known(net: Awkward, h: torch.Tensor) -> torch.Tensor:
+    return h * {6: 1.0}[h.shape[1]]  # a KeyError with any other number
+
+
+def _counted(net: Awkward, h: torch.Tensor) -> torch.Tensor:
+    assert h.shape[1] == 6
+    return h
+
+
+def _halves(net: Awkward, h: torch.Tensor) -> torch.Tensor:
+    return h * (1.0 if h.shape[1] == 6 else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("between", "said"),
+    [
+        (_known, "KeyError: 3.*counts? its channels"),
+        (_counted, "AssertionError.*count its channels"),
+        (_halves, "change this network"),
+    ],
+)
+def test_whatever_the_network_s_code_raises_is_told_in_one_sentence(between, said: str):
+    with pytest.raises(Unsuitable, match=said):
+        removal.smaller(Awkward(between), torch.randn(1, 4))
+
+
+def test_a_network_that_does_not_run_in_float64_is_said_to():
+    def only_float(net: Awkward, h: torch.Tensor) -> torch.Tensor:
+        if net.a.weight.dtype is not torch.float32:
+            raise NotImplementedError("float32 only")
+        return h
+
+    with pytest.raises(Unsuitable, match=r"does not run in float64.*float32 only"):
+        removal.smaller(Awkward(only_float), torch.randn(1, 4))
+
+
+def test_outputs_that_are_no_numbers_are_compared_as_such():
+    net = Awkward(lambda net, h: h)
+    net.between = lambda net, h: h * 0 + torch.log(-1 - h.sum(1, keepdim=True).abs())  # NaN throughout
+    removal.smaller(net, torch.randn(1, 4))
+    ones = Awkward(lambda net, h: h if h.shape[1] == 6 else h * float("nan"))
+    with pytest.raises(Unsuitable, match="inf of its largest"):
+        removal.smaller(ones, torch.randn(1, 4))
+
+
+def test_weights_that_are_tied_stay_so_and_are_saved(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.a, self.b, self.head = (
+                nn.Embedding(7, 4),
+                nn.Linear(4, 6),
+                nn.Linear(6, 4),
+                nn.Linear(4, 7),
+            )
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.b(torch.relu(self.a(self.embed(ids)))).mean(1))
+
+    net, ids = Tied().half(), torch.tensor([[1, 5, 2]])
+    with torch.no_grad():
+        net.b.weight[:, 1:] = 0
+    small = removal.Compacted(removal.smaller(net, ids)[0], *[cost(net, ids)] * 2)
+    assert small.model.head.weight is small.model.embed.weight
+    assert small.model.a.weight.shape == (1, 4)
+    small.save(tmp_path / "tied.safetensors")
+    found = removal.load(tmp_path / "tied.safetensors", Tied().half())
+    torch.testing.assert_close(found.float()(ids), small.model.float()(ids), rtol=0, atol=0)
+
+
+def test_networks_that_torch_s_own_pruning_has_changed_are_copied():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    prune.l1_unstructured(net[0], "weight", 0.5)
+    with torch.no_grad():
+        net[4].weight[:, :2] = 0
+    x = torch.randn(5, 4)
+    small, _ = removal.smaller(net, x[:1])
+    assert small[2].weight.shape == (4, 6)
+    torch.testing.assert_close(small(x), net(x))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pruneviz.config import RunConfig
-from pruneviz.events import Failed
+from pruneviz.basics.events import Failed
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import SAMPLES, Store
-from pruneviz.store.archive import Samples
+from pruneviz.store.samples import Samples
 
 PAGE = Path(__file__).resolve().parent.parent / "pages" / "runs.py"
 SAMPLE = next(iter(Samples(SAMPLES)))
@@ -32,7 +32,7 @@ def ids(store) -> dict[str, str]:
         [
             RunConfig(method="snip", seed=40, note="lecture 3"),
             RunConfig(method="obd", seed=40),
-            RunConfig(method="random", seed=41),
+            RunConfig(method="random", seed=90817),
         ]
     )
     attempt = store.claim(failed, device="cpu", worker=1, code="")
@@ -77,15 +77,15 @@ def test_it_lists_everything_and_asks_to_tick(page, store):
 
 def test_a_search_finds_by_tag_seed_method_and_id(page, ids):
     assert shown(page(q="lecture")) == {ids["failed"]}
-    assert shown(page(q="41 random")) == {ids["waiting"]}
+    assert shown(page(q="90817 random")) == {ids["waiting"]}
     assert shown(page(q=ids["cancelled"][-8:])) == {ids["cancelled"]}
     assert "None of the" in said(page(q="no such thing"))
 
 
 def test_menus_are_in_the_link(page, ids):
-    assert shown(page(state="failed")) == {ids["failed"]}
-    assert shown(page(state="cancelled")) == {ids["cancelled"]}
-    assert shown(page(tag="lecture 3")) == {ids["failed"]}
+    assert shown(page(**{"only-state": "failed"})) == {ids["failed"]}
+    assert shown(page(**{"only-state": "cancelled"})) == {ids["cancelled"]}
+    assert shown(page(**{"only-tag": "lecture 3"})) == {ids["failed"]}
 
 
 def test_a_link_ticks_the_runs_that_it_names(page, ids):

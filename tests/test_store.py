@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import pruneviz as pv
-from pruneviz import store as store_module
-from pruneviz.errors import InvalidSetting, NoSuchRun, StaleAttempt, StoreError
-from pruneviz.events import Arrays, Done, Failed, Metric, Progress, Weights
+from pruneviz.basics.errors import InvalidSetting, NoSuchRun, StaleAttempt, StoreError
+from pruneviz.basics.events import Arrays, Done, Failed, Metric, Progress, Weights
 from pruneviz.store import Store
+from pruneviz.store import working as store_module
 
 CONFIG = pv.RunConfig(method="snip", sparsities=(0.5,))
 ID = CONFIG.id
@@ -188,8 +188,11 @@ def test_an_exported_run_is_imported_with_every_number_and_array(store, tmp_path
     finish(store)
     (folder,) = store.export([ID], tmp_path / "out")
     other = Store(tmp_path / "other", samples=None)
-    assert other.take_in(tmp_path / "out") == [ID]
-    assert other.take_in(folder) == [ID]
+    assert other.take_in(tmp_path / "out") == ([ID], [])
+    assert other.take_in(folder) == ([], [ID])  # what is there is kept
+    other.tag(ID, "mine")
+    assert other.take_in(folder, replace=True) == ([ID], [])
+    assert other.status(ID)["tag"] == ""
     assert other.metrics([ID]).equals(store.metrics([ID]))
     assert other.history([ID]).equals(store.history([ID]))
     assert other.run(ID).arrays("spectra-start")["A0"].tolist() == [0, 1, 2]
@@ -219,7 +222,13 @@ def test_samples_are_read_beside_the_store_and_never_written(store, tmp_path):
     assert fresh.run(ID).source == "samples"
     assert not fresh.delete(ID)
     assert fresh.queue([CONFIG]) == [ID]
-    assert fresh.run(ID).state == "queued"  # its own run hides the sample
+    assert fresh.asked(ID).state == "queued"
+    assert fresh.run(ID).source == "samples"  # until its own run is finished
+    assert fresh.metrics([ID])["value"].tolist() == [0.75]
+    assert fresh.runs()[["source", "state"]].values.tolist() == [["store", "queued"], ["samples", "succeeded"]]
+    finish(fresh)
+    assert fresh.run(ID).source == "store"
+    assert fresh.runs()[["source", "state"]].values.tolist() == [["store", "succeeded"]]
     fresh.close()
 
 

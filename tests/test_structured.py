@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from problems import samples
 from torch import Tensor, nn
 
 import pruneviz as pv
+from pruneviz.basics.errors import InvalidSetting, PruningWarning, Unreachable, Unsuitable
 from pruneviz.curvature.kronecker import KroneckerFactors
-from pruneviz.errors import InvalidSetting, Unreachable, Unsuitable
-from pruneviz.masks import Mask
+from pruneviz.curvature.task import Task, generator_for
 from pruneviz.methods import method_class
+from pruneviz.methods.kron_obs import inverse
 from pruneviz.methods.l1_filters import stages_of
-from pruneviz.rotation import Directions, Rotated, plain, rotated
-from pruneviz.structured import Filters, select_units
-from pruneviz.task import Task, generator_for
+from pruneviz.units import directions
+from pruneviz.units.choice import select_units
+from pruneviz.units.directions import Directions, Rotated, plain, rotated
+from pruneviz.units.filters import Filters
+from pruneviz.units.masks import Mask
 
 EXACT = {"fisher": "exact"}
 
@@ -195,7 +199,9 @@ def test_each_group_of_a_convolution_has_its_own_factors():
 @pytest.mark.parametrize(("key", "n"), [("lenet-5-caffe", 6), ("vgg-16", 2), ("resnet-20", 6)])
 def test_factors_agree_with_curvlinops(key: str, n: int):
     """Its "expand" factors with mean reduction are A / L and S L of ours, L the positions of a convolution."""
-    curvlinops = pytest.importorskip("curvlinops")
+    curvlinops = pytest.importorskip(
+        "curvlinops", reason="curvlinops is not installed: pip install -r requirements-heavy.txt"
+    )
     model = pv.build(key, shape=(1, 28, 28), classes=10).double().eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, 1, 28, 28, generator=generator, dtype=torch.float64)
@@ -310,6 +316,58 @@ def test_damping_follows_the_size_of_the_factor_and_moves_only_kron_obs(mlp):
     for method, same in (("kron-obd", True), ("eigendamage", True), ("kron-obs", False)):
         a, b = (pv.score(mlp, x, y, method=method, damping=d, **EXACT)["0"][0] for d in (1e-6, 0.5))
         assert torch.equal(a, b) is same
+
+
+def renumbered(net: nn.Sequential) -> tuple[nn.Sequential, Tensor]:
+    """The same function with the hidden units of its first layer in another order."""
+    other = deepcopy(net)
+    order = torch.randperm(len(net[0].weight), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        other[0].weight.copy_(net[0].weight[order])
+        other[0].bias.copy_(net[0].bias[order])
+        other[2].weight.copy_(net[2].weight[:, order])
+    return other, order
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_damping_a_singular_s_is_refused_and_a_regular_one_does_not_know_how_units_are_numbered(dtype):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 20), nn.Tanh(), nn.Linear(20, 3)).to(dtype)
+    other, order = renumbered(net)
+    x, y = torch.randn(200, 8).to(dtype), torch.arange(200) % 3
+    how = {"method": "kron-obs", "fisher": "exact"}
+    for n, damping in ((200, 0.0), (4, 1e-3)):
+        a, b = (pv.score(m, x[:n], y[:n], damping=damping, **how)["0"][0] for m in (net, other))
+        torch.testing.assert_close(b, a[order], rtol=1e-2 if dtype is torch.float32 else 1e-7, atol=0)
+    with pytest.raises(Unsuitable, match=r"'0' has rank 8 of 20.*damping=1e-6 or more, or more samples"):
+        pv.score(net, x[:4], y[:4], damping=0.0, **how)
+
+
+def test_without_damping_each_group_has_a_rank_of_its_own():
+    """One group's slopes are a million times the other's: both are regular."""
+    S = torch.stack([torch.tensor([[2.0, 1.0], [1.0, 2.0]]), 1e-12 * torch.tensor([[2.0, 1.0], [1.0, 2.0]])])
+    found = inverse(S, 0.0, torch.ones(4).bool(), "3")
+    torch.testing.assert_close(found, torch.linalg.inv(S.double()))
+    with pytest.raises(Unsuitable, match="layer '3' has rank 0 of 2"):
+        inverse(S * torch.tensor([1.0, 0.0]).view(2, 1, 1), 0.0, torch.ones(4).bool(), "3")
+
+
+def test_without_damping_filters_that_left_before_are_no_want_of_rank(mlp):
+    x, y = samples(mlp, 60)
+    method = method_class("kron-obs").from_params({"damping": 0.0, **EXACT})
+    task = Task(lambda: [(x, y)], generator_for(0, "score"))
+    full = method.full(mlp, task)
+    (group,) = full.layout.groups
+    once = full.keeping({group: torch.tensor([True, False, True, True, True])})
+    once.apply_(mlp)
+    S = pv.kfac(mlp, x, y, **EXACT)["0"].S
+    left = once.units[group]
+    found = inverse(S, 0.0, left, "0")[0]
+    torch.testing.assert_close(found[left][:, left], torch.linalg.inv(S[left][:, left]))
+    assert not found[1, left].any()
+    assert torch.isfinite(method.score(mlp, task, once).values[group][left]).all()
+    with pytest.raises(Unsuitable, match="rank 4 of 5"):
+        inverse(S, 0.0, torch.ones(5).bool(), "0")
 
 
 def test_an_inverse_survives_rounding_below_zero():
@@ -502,8 +560,148 @@ def test_a_rotated_layer_takes_no_random_numbers_and_multiplies_out():
     assert isinstance(plain(nn.Sequential(wrapped))[0], nn.Conv2d)
 
 
+@pytest.mark.parametrize("basis", ["channels", "patches"])
+def test_a_rotated_layer_shows_what_the_layer_had_and_no_parameter_more(basis: str):
+    """Numbers and gradients of the weight through the three: for any directions removed the product, by NumPy."""
+    model, x, y = many()
+    found = pv.prune(model, x, y, method="eigendamage", sparsity=0.0, basis=basis, **EXACT).model
+    names = (
+        "in_features",
+        "out_features",
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+    )
+    for name, layer in rotated(found).items():
+        own = model.get_submodule(name)
+        torch.testing.assert_close(layer.weight, own.weight, rtol=0, atol=1e-12)
+        assert layer.weight.shape == own.weight.shape
+        assert (layer.weight.dtype, layer.weight.device) == (own.weight.dtype, own.weight.device)
+        assert layer.bias is (None if own.bias is None else layer.after.bias)
+        for attribute in (*names, "groups", "padding_mode"):
+            if hasattr(own, attribute):
+                assert getattr(layer, attribute) == getattr(own, attribute)
+            elif attribute != "groups":
+                assert not hasattr(layer, attribute)
+        assert {n.partition(".")[0] for n, _ in layer.named_parameters()} == {"before", "core", "after"}
+        with pytest.raises(KeyError, match="weight"):
+            layer.weight = own.weight
+    layer = found.layers[7]
+    with torch.no_grad():
+        layer.core.weight[2] = 0
+    parts = [part.weight.detach().numpy() for part in (layer.after, layer.core, layer.before)]
+    np.testing.assert_allclose(layer.weight.detach().numpy(), np.linalg.multi_dot(parts), atol=1e-12)
+    layer.weight.sum().backward()
+    ones = np.ones(parts[0].shape[:1] + parts[2].shape[1:])
+    np.testing.assert_allclose(layer.core.weight.grad.numpy(), parts[0].T @ ones @ parts[2].T, atol=1e-12)
+
+
+class Reading(nn.Module):
+    """Code that reads ``a``'s weight, in several ways, beside calling it."""
+
+    def __init__(self, way: str):
+        super().__init__()
+        torch.manual_seed(1)
+        self.way, self.a, self.b, self.o = way, nn.Linear(6, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.way == "attributes":
+            x = x.to(self.a.weight.device, self.a.weight.dtype) / self.a.in_features + self.a.bias.dim()
+        h = torch.tanh(self.a(x))
+        if self.way == "values":
+            h = h / self.a.weight.norm()
+        if self.way == "function":
+            h = F.linear(F.linear(h, self.a.weight.mT), self.a.weight)
+        return self.o(torch.tanh(self.b(h)))
+
+
+@pytest.mark.parametrize("way", ["attributes", "values"])
+def test_networks_that_read_a_layer_s_weight_run_rotated_or_keep_that_layer(way: str):
+    model = Reading(way)
+    x, y = samples(model.a, 12)
+    whole = pv.prune(model, x, y, method="eigendamage", sparsity=0.0, seed=0)
+    torch.testing.assert_close(whole.model(x), model(x), rtol=0, atol=1e-12)
+    assert list(rotated(whole.model)) == (["a", "b"] if way == "attributes" else ["b"])
+    found = pv.prune(model, x, y, method="eigendamage", sparsity=0.1, seed=0)
+    assert 0 < found.report["reached"] <= 0.1
+    small = pv.compact(found)
+    torch.testing.assert_close(small.model(x), found.model(x), rtol=0, atol=1e-10)
+    task = Task(lambda: [(x, y)], generator_for(0, "score"))
+    turned = method_class("eigendamage")().frame(deepcopy(found.model), task)
+    torch.testing.assert_close(turned(x), found.model(x), rtol=0, atol=1e-10)
+
+
+def test_a_weight_that_is_used_by_function_too_is_refused_by_name():
+    model = Reading("function")
+    x, y = samples(model.a, 12)
+    with pytest.raises(Unsuitable, match="'a' is used twice"):
+        pv.prune(model, x, y, method="eigendamage", sparsity=0.1)
+
+
+def test_a_network_of_one_layer_stays_as_it_is_or_says_that_it_is_the_last():
+    model = nn.Sequential(nn.Linear(5, 3)).double()
+    x, y = torch.randn(6, 5, dtype=torch.float64), torch.arange(6) % 3
+    found = pv.prune(model, x, y, method="eigendamage", sparsity=0.0)
+    assert torch.equal(found.model(x), model(x))
+    assert found.mask.removed == 0
+    assert not rotated(found.model)
+    assert pv.score(model, x, y, method="eigendamage") == {}
+    with pytest.raises(Unsuitable, match=r"sparsity 0.3.*no layer that it can turn.*last layer is left out"):
+        pv.prune(model, x, y, method="eigendamage", sparsity=0.3)
+    convolution = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten()).double()
+    image = torch.randn(6, 1, 2, 2, dtype=torch.float64)
+    for method, net, inputs in (("kron-obd", model, x), ("kron-obs", model, x), ("l1-filters", convolution, image)):
+        with pytest.raises(Unsuitable, match="single layer"):
+            pv.prune(net, inputs, y, method=method, sparsity=0.3)
+
+
+@pytest.mark.filterwarnings("ignore:EigenDamage. left in one piece")
+def test_a_basis_that_could_never_pay_is_not_made():
+    """4,097 inputs and 8 outputs: the rotation of the inputs alone, with 95% removed, has 4,097 x 205 numbers, the layer 8 x 4,097."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4097, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    x, y = torch.randn(5, 4097), torch.arange(5) % 3
+    found = pv.prune(model, x, y, method="eigendamage", sparsity=0.0005)
+    assert list(rotated(found.model)) == ["2"]
+    assert max(p.numel() for p in found.model.parameters()) == 8 * 4097
+    assert 0 < found.report["reached"] <= 0.0005
+    small = pv.compact(found)
+    assert "0" in small.whole
+    torch.testing.assert_close(small.model(x), found.model(x))
+    assert method_class("eigendamage")().foretell(model) == "left in one piece, since three would be larger: 0"
+    assert method_class("eigendamage")().foretell(model[2:]) == ""
+    with pytest.raises(Unsuitable, match=r"count=core.*'0'.*4,097 x 4,097 numbers \(0.1 GB.*count=compacted"):
+        pv.prune(model, x, y, method="eigendamage", sparsity=0.0005, count="core")
+
+
+@pytest.mark.parametrize("basis", ["channels", "patches"])
+def test_what_pays_is_counted_on_the_layer_s_own_pieces(basis: str):
+    for layer in (nn.Linear(30, 8), nn.Linear(9, 90), nn.Conv2d(12, 6, 3, groups=2), nn.Conv2d(4, 40, 1)):
+        turned = Rotated(layer, basis)
+        n, out = len(turned.inputs), len(turned.outputs)
+        assert directions.sides(layer, basis) == (n, out)
+        pays = turned.pieces(n - int(0.95 * n + 1e-9), out - int(0.95 * out + 1e-9)) < layer.weight.numel()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(directions, "LARGE", 1)
+            assert directions.too_large(layer, basis) == (not pays)
+        assert not directions.too_large(layer, basis)
+
+
 def test_a_mask_of_units_goes_to_another_device_whole(cnn):
     x, y = samples(cnn)
     mask = pv.prune(cnn, x, y, method="kron-obd", sparsity=0.4).mask.to("cpu")
     assert isinstance(mask, Mask)
     assert (mask.size, mask.removed > 0, bool(mask.coupled)) == (183, True, True)
+
+
+def test_layers_left_in_one_piece_are_named_when_scored_and_pruned():
+    wide = nn.Sequential(nn.Linear(6000, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    x, y = torch.randn(5, 6000), torch.arange(5) % 3
+    with pytest.warns(PruningWarning, match="EigenDamage: left in one piece, since three would be larger: 0"):
+        assert set(pv.score(wide, x, y, method="eigendamage")) == {"2"}
+    with pytest.warns(PruningWarning, match="left in one piece"):
+        pv.prune(wide, x, y, method="eigendamage", sparsity=0.0)

@@ -6,13 +6,16 @@ from problems import samples
 from torch import Tensor, nn
 
 import pruneviz as pv
+from pruneviz.basics.errors import UnsupportedLayer
+from pruneviz.curvature.calls import kronecker_factors as kfac
 from pruneviz.curvature.gradients import mean_gradient
-from pruneviz.curvature.kronecker import KroneckerFactors, kfac, spectral_of_rows
-from pruneviz.curvature.sweep import Statistics, passing, sweep
-from pruneviz.errors import UnsupportedLayer
-from pruneviz.loss import CROSS_ENTROPY, SQUARED, tempered
-from pruneviz.statistic import Diagonal, Gradient, HessianGradient, InputNorms, Jacobians, Kronecker, Rows
-from pruneviz.task import Task, generator_for
+from pruneviz.curvature.kronecker import KroneckerFactors, spectral_of_rows
+from pruneviz.curvature.statistic import Diagonal, Gradient, HessianGradient, InputNorms, Jacobians, Kronecker, Rows
+from pruneviz.curvature.sweep import passing, sweep
+from pruneviz.curvature.task import Task, generator_for
+from pruneviz.door.loss import CROSS_ENTROPY, SQUARED, tempered
+from pruneviz.door.network import network_of
+from pruneviz.run.statistics import Statistics
 
 EVERY = (
     Gradient("eval"), Gradient("train"), Kronecker("sampled"), Kronecker("sampled", 3), Kronecker("exact"),
@@ -178,8 +181,9 @@ def test_the_hessian_times_its_gradient_is_the_explicit_product(mlp):
 def test_statistics_are_gathered_once_for_the_same_weights_and_samples(mlp, monkeypatch):
     x, y = samples(mlp)
     passes = []
+    network_of(mlp, x)  # a look at the network, once
     mlp.register_forward_hook(lambda *_: passes.append(1))
-    statistics = Statistics(keep=True)
+    statistics = Statistics()
     wanted = (Kronecker(), Diagonal(), Gradient())
 
     def task(seed: int = 0) -> Task:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pruneviz.masks import Mask, Scores
 from pruneviz.papers.switches import CONV, LENET, SETTINGS, agreement, chance, claims, measure, rank_correlation, table
+from pruneviz.units.masks import Mask, Scores
 
 
 def test_agreement_is_common_over_kept_by_either_in_what_both_prune():

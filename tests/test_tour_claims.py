@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from pruneviz.figures import FIGURES, base, two_weights
-from pruneviz.neuron import Neuron
+from pruneviz.figures._neuron import Neuron
 from pruneviz.store import Run
 from pruneviz.ui import tour
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import pruneviz as pv
-from pruneviz.errors import InvalidSetting
-from pruneviz.masks import Mask, prunable
-from pruneviz.task import generator_for
-from pruneviz.training import evaluate, fit, train
+from pruneviz.basics.errors import InvalidSetting
+from pruneviz.curvature.task import generator_for
+from pruneviz.run.training import evaluate, fit, train
+from pruneviz.units.masks import Mask
+from pruneviz.units.weights import prunable
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pruneviz.figures import two_weights
-from pruneviz.neuron import Neuron
+from pruneviz.figures._neuron import Neuron
 
 CASES = [Neuron(r, s) for r in (-0.9, 0.0, 0.8, 0.95) for s in (0.3, 1.0, 3.0)]
 

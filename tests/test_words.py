@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from reading import read
 
 from pruneviz.methods import METHODS
 from pruneviz.papers import PAPERS
 from pruneviz.store import SAMPLES
-from pruneviz.store.archive import Samples
+from pruneviz.store.samples import Samples
 from pruneviz.ui.words import GLOSSARY
 
 testing = pytest.importorskip("streamlit.testing.v1")
@@ -61,7 +62,7 @@ def said(element) -> list[str]:
     own += [element.value] if element.type in TEXTS else []
     own += drawn(json.loads(element.proto.spec)) if element.type == "plotly_chart" else []
     own += [*element.value.columns, element.proto.columns] if element.type == "dataframe" else []
-    return [str(text) for text in own if text] + [
+    return [read(str(text)) for text in own if text] + [
         text for child in getattr(element, "children", {}).values() for text in said(child)
     ]
 

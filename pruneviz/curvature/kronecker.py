@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pruneviz.curvature.hvp import wide
+from pruneviz.basics.errors import UnsupportedLayer
 from pruneviz.curvature.layers import Gatherer, Recorder
-from pruneviz.curvature.products import gram, groups_of, inputs_gram, rows_of, slopes_gram
-from pruneviz.errors import InvalidSetting
-from pruneviz.loss import CROSS_ENTROPY, Loss
-from pruneviz.statistic import Kronecker
+from pruneviz.curvature.products import exact, gram, groups_of, inputs_gram, rows_of, slopes_gram
+from pruneviz.curvature.statistic import Kronecker
+from pruneviz.door.loss import Loss
+from pruneviz.door.network import Network
 
 EXACT = 2048  # rows up to which eigenvalues are taken in float64
 SURE = 1e7  # times machine precision: least share of the largest eigenvalue whose vector needs no orthogonalisation
@@ -48,11 +45,11 @@ class KroneckerFactors:
         return of_inputs, spectral(self.S)
 
     def eigenvalues(self) -> tuple[Tensor, Tensor]:
-        """Of A and of S, ascending, clamped at 0, in float64 where the device has it: [in], [out], with groups [g, ...]."""
+        """Of A and of S, ascending, clamped at 0, in float64 (on the CPU where a device has none): [in], [out], with groups [g, ...]."""
         found = []
-        for matrix in (self._A if self.rows is None else gram(self.rows.to(wide(self.rows.device)).mT), self.S):
+        for matrix in (self._A if self.rows is None else gram(exact(self.rows).mT), self.S):
             assert matrix is not None
-            found.append(torch.linalg.eigvalsh(matrix.to(wide(matrix.device))).clamp(min=0))
+            found.append(torch.linalg.eigvalsh(exact(matrix)).clamp(min=0))
         if self.rows is not None:
             found[0] = F.pad(found[0], (self.rows.shape[1] - len(self.rows), 0))
         return found[0], found[1]
@@ -74,22 +71,27 @@ def inverted(matrix: Tensor, damping: float) -> Tensor:
 
     A matrix of zeros gives the identity. By Cholesky; where rounding left eigenvalues below -damping, by eigenvalues raised to 0.
     """
-    exact = matrix.to("cpu" if matrix.device.type == "mps" else matrix.device).double()
-    mean = exact.diagonal(dim1=-2, dim2=-1).mean(-1)
+    own = exact(matrix)
+    mean = own.diagonal(dim1=-2, dim2=-1).mean(-1)
     ridge = torch.where(mean > 0, damping * mean, 1.0)[..., None]
-    damped = exact + torch.diag_embed(ridge.expand(exact.shape[:-1]))
+    damped = own + torch.diag_embed(ridge.expand(own.shape[:-1]))
     factor, failed = torch.linalg.cholesky_ex(damped)
     if not bool(failed.any()):
         return torch.cholesky_inverse(factor)
-    values, vectors = torch.linalg.eigh(exact)
+    values, vectors = torch.linalg.eigh(own)
     raised = values.clamp(min=0) + ridge.clamp(min=torch.finfo(torch.float64).eps * values.amax())
     return vectors / raised[..., None, :] @ vectors.mT
 
 
+def _exact(tensor: Tensor, size: int) -> Tensor:
+    """In float64 up to 2,048 rows; Apple's GPUs, which have none, have no eigenvalues either."""
+    return exact(tensor) if size <= EXACT or tensor.device.type == "mps" else tensor
+
+
 def spectral(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """(eigenvalues, eigenvectors), ascending, clamped at 0; in float64 up to 2,048 rows where the device has it."""
-    values, vectors = torch.linalg.eigh(matrix.to(wide(matrix.device)) if matrix.shape[-1] <= EXACT else matrix)
-    return values.clamp(min=0).to(matrix.dtype), vectors.to(matrix.dtype)
+    """(eigenvalues, eigenvectors), ascending, clamped at 0; up to 2,048 rows in float64."""
+    values, vectors = torch.linalg.eigh(_exact(matrix, matrix.shape[-1]))
+    return values.clamp(min=0).to(matrix), vectors.to(matrix)
 
 
 def spectral_of_rows(rows: Tensor, *, complete: bool = True) -> tuple[Tensor, Tensor]:
@@ -100,7 +102,7 @@ def spectral_of_rows(rows: Tensor, *, complete: bool = True) -> tuple[Tensor, Te
     ``complete`` adds the directions that no row has. Ascending, clamped at 0: [n], [n, n], or [r], [n, r].
     """
     r, n = rows.shape
-    R = rows.to(wide(rows.device)) if r <= EXACT else rows
+    R = _exact(rows, r)
     values, vectors = spectral(gram(R.mT))  # [r], [r, r]
     V = R.mT @ vectors  # [n, r], of lengths sqrt(values)
     if not complete and bool(values[0] > SURE * torch.finfo(R.dtype).eps * values[-1]):
@@ -131,13 +133,28 @@ class Factors(Gatherer):
     """Kronecker factors in the making, fed with portions of samples by the sweep."""
 
     def __init__(self, wanted: Kronecker, model: nn.Module):
-        self._draws = max(1, wanted.slopes[1])
+        self._draws, self._without = max(1, wanted.slopes[1]), set(wanted.without)
+        self._network: Network | None = None
         self._A: dict[str, Tensor] = {}
         self._rows: dict[str, list[Tensor]] = {}
         self._S: dict[str, Tensor] = {}
 
+    def outputs(self, recorder: Recorder, outputs: Tensor, y: Tensor, loss: Loss) -> None:
+        self._network = recorder.network
+        for weight in (w for n, w in recorder.network.weights.items() if n not in self._without):
+            if weight.uses > 1 and weight.kind in ("linear", "conv1d", "conv2d") and not weight.shared_with:
+                raise UnsupportedLayer(
+                    f"Layer {weight.layer!r} is used twice in one forward pass: its Kronecker factors would be wrong. "
+                    f"Give each use its own layer, or leave it alone with skip={weight.layer!r}."
+                )
+            if weight.call and weight.inner is None:
+                raise UnsupportedLayer(
+                    f"Layer {weight.layer!r}: {weight.why}, so that its Kronecker factors cannot be told. "
+                    f"Keep samples together on one axis, or leave it alone with skip={weight.layer!r}."
+                )
+
     def inputs(self, recorder: Recorder, name: str, x: Tensor) -> None:
-        layer, positions = recorder.layers[name], recorder.positions[name]
+        layer, positions = recorder.product(name), recorder.use(name).positions
         columns = layer.weight[0].numel()
         waiting = self._rows.setdefault(name, [])
         few = sum(map(len, waiting)) + len(x) * positions < columns and groups_of(layer) == 1
@@ -151,45 +168,18 @@ class Factors(Gatherer):
         self._A[name] = self._A[name].add_(found) if name in self._A else found
 
     def slope(self, recorder: Recorder, name: str, slope: Tensor, of: int) -> None:
-        found = slopes_gram(recorder.layers[name], slope) / recorder.positions[name]
+        found = slopes_gram(recorder.product(name), slope) / recorder.use(name).positions
         self._S[name] = self._S[name].add_(found) if name in self._S else found
 
     def found(self, seen: int) -> dict[str, KroneckerFactors]:
         made = {}
         for name, total in self._S.items():
+            assert self._network is not None
+            layer = self._network.weights[name].layer
             S = total / (seen * self._draws)
             rows = self._rows.get(name)
             if rows:
-                made[name] = KroneckerFactors(None, S, rows=torch.cat(rows) / seen**0.5)
+                made[layer] = KroneckerFactors(None, S, rows=torch.cat(rows) / seen**0.5)
             else:
-                made[name] = KroneckerFactors(self._A[name] / seen, S)
+                made[layer] = KroneckerFactors(self._A[name] / seen, S)
         return made
-
-
-def kfac(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    fisher: Literal["sampled", "exact", "empirical"] = "sampled",
-    samples: int = 1,
-    generator: torch.Generator | None = None,
-    loss: Loss = CROSS_ENTROPY,
-) -> dict[str, KroneckerFactors]:
-    r"""Kronecker factors of the Fisher, one pair per Linear or Conv2d layer.
-
-    :math:`F_\ell \approx S_\ell \otimes A_\ell`. Linear: :math:`A = E[a a^\top]`, :math:`S = E[g g^\top]`, ``g`` the
-    gradient of one sample's loss at the layer's output (Martens & Grosse 2015, section 3). Convolution, with patches
-    :math:`x_l` at locations :math:`l \in I`: :math:`A = \sum_l E[x_l x_l^\top]`, :math:`S = |I|^{-1} \sum_l E[g_l g_l^\top]`
-    (Grosse & Martens 2016). Weights only, no bias column; undamped; mean over samples of per-sample quantities, in
-    evaluation mode. ``fisher``: labels drawn from the model (``samples`` times each), all labels weighted by their
-    probability, or the labels given.
-
-    Returns: module name -> factors, ``A [in, in]``, ``S [out, out]`` (``in`` counts the kernel's entries).
-    With groups, a pair for each. Raises: UnsupportedLayer, if a layer is used twice in one forward pass; InvalidSetting.
-    """
-    from pruneviz.curvature.sweep import sweep
-
-    if fisher not in ("sampled", "exact", "empirical"):
-        raise InvalidSetting(f"fisher is 'sampled', 'exact' or 'empirical'; found {fisher!r}.")
-    wanted = Kronecker(fisher, samples if fisher == "sampled" else 1)
-    return sweep(model, batches, (wanted,), loss=loss, generator=generator)[wanted]

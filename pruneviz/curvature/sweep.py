@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from importlib import import_module
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pruneviz.curvature.diagonals import Norms, Squares
-from pruneviz.curvature.gradients import mean_gradient, untouched
-from pruneviz.curvature.hvp import Products, hessian_gradient
+from pruneviz.curvature.gradients import mean_gradient
+from pruneviz.curvature.hvp import hessian_gradient
 from pruneviz.curvature.jacobian import jacobian_singular_values
-from pruneviz.curvature.kronecker import Factors
 from pruneviz.curvature.layers import Gatherer, Recorder
-from pruneviz.curvature.woodbury import Waiting
-from pruneviz.loss import CROSS_ENTROPY, Loss, tempered
-from pruneviz.statistic import (
-    Diagonal,
+from pruneviz.curvature.statistic import (
     Gradient,
     HessianGradient,
-    InputNorms,
     Jacobians,
-    Kronecker,
-    Rows,
     Slopes,
     Statistic,
 )
-
-if TYPE_CHECKING:
-    from pruneviz.task import Task
+from pruneviz.door.loss import CROSS_ENTROPY, Loss, tempered
+from pruneviz.door.network import network_of
+from pruneviz.door.parameters import named
+from pruneviz.door.samples import Samples, forward, joined
+from pruneviz.door.untouched import untouched
 
 LIMIT = 2**30  # bytes of activations and slopes at a time, beside the network and what is kept
 FEW = 64  # samples that need not be measured before they are taken at once
-GATHERERS: dict[type, Callable[[Any, nn.Module], Gatherer]] = {
-    Kronecker: Factors, Diagonal: Squares, InputNorms: Norms, Rows: Waiting, HessianGradient: Products
-}  # fmt: skip
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Samples, Tensor]
 
 
 def sweep(
@@ -71,7 +62,7 @@ def passing(
     gradients alone or in training mode, products with the Hessian over several batches and Jacobians take passes of their own.
     """
     batches = list(batches)
-    shared = {s: GATHERERS[type(s)](s, model) for s in wanted if type(s) in GATHERERS and _joins(s, len(batches))}
+    shared = {s: _gatherer(s, model) for s in wanted if s.gathered_by and _joins(s, len(batches))}
     found: dict[Statistic, Any] = {}
     if shared:
         plain = [s for s in wanted if isinstance(s, Gradient) and (s.mode == "eval" or _modeless(model))]
@@ -79,18 +70,24 @@ def passing(
         seen = sum(len(x) for x, _ in batches)
         made = {s: gatherer.found(seen) for s, gatherer in shared.items()} | dict.fromkeys(plain, gradient)
         found = {s: value for s, value in made.items() if value is not None}
+    seed = (generator or torch.Generator()).initial_seed() % 2**63
     for statistic in (s for s in wanted if s not in found):
         match statistic:
             case Gradient(mode=mode):
-                found[statistic] = mean_gradient(model, batches, loss, mode=mode)
+                found[statistic] = mean_gradient(model, batches, loss, mode=mode, seed=seed)
             case HessianGradient(temperature=temperature, mode=mode, checked=checked):
                 found[statistic] = hessian_gradient(
-                    model, batches, tempered(loss, temperature), mode=mode, checked=checked
+                    model, batches, tempered(loss, temperature), mode=mode, checked=checked, seed=seed
                 )
             case Jacobians(samples=samples, conv=conv):
                 first = islice((one for x, _ in batches for one in x.split(1)), samples)
-                found[statistic] = jacobian_singular_values(model, torch.cat(list(first)), conv=conv)
+                found[statistic] = jacobian_singular_values(model, joined(list(first)), conv=conv)
     return found
+
+
+def _gatherer(statistic: Statistic, model: nn.Module) -> Gatherer:
+    module, _, name = statistic.gathered_by.partition(":")
+    return getattr(import_module(module), name)(statistic, model)
 
 
 def _joins(statistic: Statistic, batches: int) -> bool:
@@ -112,31 +109,33 @@ def _together(
     """Feed the gatherers, portion by portion; returns the mean gradient where it is asked for."""
     readers: dict[Slopes, list[Gatherer]] = {("labels", 1): []} if gradient else {}
     for statistic, gatherer in shared.items():
-        slopes = getattr(statistic, "slopes", None)
-        if slopes is not None:
+        if (slopes := statistic.slopes) is not None:
             readers.setdefault(slopes, []).append(gatherer)
+    network = network_of(model, batches[0][0])
+    single = {gatherer: gatherer.single(network) for gatherer in shared.values()}
     seed = ((generator or torch.Generator()).initial_seed() + 1) % 2**63
     labels = {reading: torch.Generator().manual_seed(seed) for reading in readers}
-    params = dict(model.named_parameters()) if gradient else {}
+    params = named(model) if gradient else {}
     total = {name: torch.zeros_like(p) for name, p in params.items()}
     seen = 0
-    groups = all(isinstance(s, Kronecker | InputNorms | HessianGradient) for s in shared)
-    with untouched(model), Recorder(model, groups=groups) as recorder:
-        for x, y in _portions(recorder, model, batches, limit):
+    recorder = Recorder(model, network)
+    with untouched(model):
+        for x, y in _portions(recorder, model, batches, limit, exact=any(kind == "all" for kind, _ in readers)):
             outputs = recorder.forward(model, x)
             for gatherer in shared.values():
                 gatherer.outputs(recorder, outputs, y, loss)
                 for name in recorder:
-                    gatherer.inputs(recorder, name, recorder.input(name))
+                    if gatherer.direct(recorder.product(name)):
+                        gatherer.inputs(recorder, name, recorder.use(name).input())
             for (kind, draws), reading in readers.items():
                 also = params if kind == "labels" else {}
-                names = list(recorder) if reading else []
+                names = [n for n in recorder if any(g.direct(recorder.product(n)) for g in reading)]
                 slopes = cotangents(loss, outputs, y, kind, draws, labels[kind, draws])
-                for several in slopes.split(max(1, limit // 2 // (recorder.bytes * len(x)))):
+                for several in slopes.split(max(1, limit // 2 // max(1, recorder.bytes * len(x)))):
                     for one in several:
                         here, there = recorder.slopes(one, outputs, names, list(also.values()))
                         for name, slope in zip(names, here, strict=True):
-                            for gatherer in reading:
+                            for gatherer in (g for g in reading if g.direct(recorder.product(name))):
                                 gatherer.slope(recorder, name, slope, len(several))
                         for name, value in zip(also, there, strict=True):
                             total[name] += value
@@ -144,19 +143,100 @@ def _together(
                     for gatherer in reading:
                         for name in names:
                             gatherer.slopes_end(recorder, name)
+                for gatherer in reading:
+                    if wanted := _missing(gatherer, single[gatherer], recorder):
+                        together = outputs if network.mixes or not _alike(model, x, outputs) else None
+                        for i, found in of_single_samples(model, wanted, x, slopes, limit, together):
+                            gatherer.gradients(i, found)
             seen += len(x)
             del outputs
             yield seen
     return {name: value / seen for name, value in total.items()}
 
 
-def _portions(recorder: Recorder, model: nn.Module, batches: Sequence[Batch], limit: int) -> Iterator[Batch]:
-    """The batches, in parts whose activations stay within half the limit: about four tensors of each layer's output."""
+def _missing(gatherer: Gatherer, single: Sequence[str], recorder: Recorder) -> list[str]:
+    """Of the parameters that a gatherer wants, those that it cannot have from a product: weights with their biases."""
+    weights = recorder.network.weights
+    had = {n for n in recorder if gatherer.direct(recorder.product(n))}
+    had |= {bias for n in had for bias in weights[n].biases}
+    return [n for n in single if n not in had]
+
+
+def of_single_samples(
+    model: nn.Module,
+    names: Sequence[str],
+    x: Samples,
+    slopes: Tensor,
+    limit: int = LIMIT,
+    together: Tensor | None = None,
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Gradients sample by sample, for each slope at the outputs [k, n, ...]: sample, name -> [k, *parameter].
+
+    Each sample passes by itself: right for whatever the network does with its weights. Where samples meet, they pass
+    ``together``: the outputs [n, ...], with their graph.
+    """
+    params = named(model)
+    chosen = [params[n] for n in names]
+    size = sum(p.numel() * p.element_size() for p in chosen)
+    for i in range(len(x)):
+        outputs = forward(model, x[i : i + 1]) if together is None else together
+        parts = [
+            _backward(outputs, chosen, some[:, i : i + 1] if together is None else _alone(some, i))
+            for some in slopes.split(max(1, limit // 2 // size))
+        ]
+        yield i, {n: torch.cat(several) for n, several in zip(names, zip(*parts, strict=True), strict=True)}
+
+
+def _alike(model: nn.Module, x: Samples, outputs: Tensor) -> bool:
+    """Whether a sample by itself gives outputs of the same shape: not where code takes away every axis of size one."""
+    if len(x) == 1:
+        return True
+    with torch.no_grad():
+        try:
+            return forward(model, x[:1]).shape == outputs[:1].shape
+        except RuntimeError:
+            return False
+
+
+def _alone(slopes: Tensor, i: int) -> Tensor:
+    """The slopes [k, n, ...] of one sample, those of the others zero."""
+    found = torch.zeros_like(slopes)
+    found[:, i] = slopes[:, i]
+    return found
+
+
+def _backward(outputs: Tensor, chosen: Sequence[Tensor], slopes: Tensor) -> list[Tensor]:
+    """Gradients for several slopes at once [k, ...], or one after another where an operation cannot."""
+    if not outputs.requires_grad:
+        return [p.new_zeros(len(slopes), *p.shape) for p in chosen]
+    options: Any = {"retain_graph": True, "allow_unused": True}
+    try:
+        found = torch.autograd.grad(outputs, chosen, slopes, is_grads_batched=True, **options)
+    except RuntimeError:
+        each = [torch.autograd.grad(outputs, chosen, slope, **options) for slope in slopes]
+        found = [None if gs[0] is None else torch.stack(gs) for gs in zip(*each, strict=True)]
+    return [
+        p.new_zeros(len(slopes), *p.shape) if g is None else g.to_dense() for p, g in zip(chosen, found, strict=True)
+    ]
+
+
+def _portions(
+    recorder: Recorder, model: nn.Module, batches: Sequence[Batch], limit: int, exact: bool
+) -> Iterator[Batch]:
+    """The batches, in parts whose activations stay within half the limit: about four tensors of each layer's output.
+
+    ``exact``: the slopes of all outputs are there at once, which are many where outputs have positions.
+    """
+    if recorder.network.mixes:  # another portion would be other samples' company
+        yield from batches
+        return
     step = None
+    outputs = recorder.network.outputs
+    slopes = 8 * outputs.numel() ** 2 if exact and len(outputs) > 1 else 0
     for x, y in batches:
-        if step is None and len(x) > FEW:
+        if step is None and (len(x) > FEW or slopes * len(x) > limit // 2):
             recorder.forward(model, x[:1])
-            step = max(1, limit // 2 // (4 * recorder.bytes))
+            step = max(1, limit // 2 // max(1, 4 * recorder.bytes, slopes))
         yield from zip(x.split(step or len(x)), y.split(step or len(x)), strict=True)
 
 
@@ -176,53 +256,6 @@ def cotangents(loss: Loss, outputs: Tensor, y: Tensor, kind: str, draws: int, ge
         case "labels":
             return loss.slope(outputs, y)[None]
         case "all":
-            return loss.root(outputs).permute(2, 0, 1)
+            return loss.root(outputs, y).movedim(-1, 0)
         case _:
-            return loss.drawn(outputs, draws, generator)
-
-
-def _digest(hasher: hashlib._Hash, tensor: torch.Tensor) -> None:
-    hasher.update(str((tensor.dtype, tuple(tensor.shape))).encode())
-    hasher.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-
-
-def digest(model: nn.Module, task: Task) -> str:
-    """What a statistic depends on: the weights, the samples, the loss, and the seed that labels are drawn from."""
-    hasher = hashlib.sha256(repr((task.loss.key, task.generator.initial_seed())).encode())
-    for name, tensor in model.state_dict().items():
-        hasher.update(name.encode())
-        _digest(hasher, tensor)
-    for x, y in task.batches():
-        _digest(hasher, x)
-        _digest(hasher, y)
-    return hasher.hexdigest()
-
-
-class Statistics:
-    """Statistics kept for the length of one ``execute``, or (``keep=False``) not at all."""
-
-    def __init__(self, *, keep: bool = False):
-        self._keep = keep
-        self._found: dict[tuple[str, Statistic], Any] = {}
-
-    def get(self, model: nn.Module, task: Task, statistic: Statistic) -> Any:
-        """The statistic, from memory if these very weights and samples were seen before. Rows are large: handed out once."""
-        key = (digest(model, task), statistic) if self._keep else None
-        if key in self._found:
-            return self._found.pop(key) if isinstance(statistic, Rows) else self._found[key]
-        found = sweep(model, task.batches(), (statistic,), loss=task.loss, generator=task.generator)[statistic]
-        if key is not None and not isinstance(statistic, Rows):
-            self._found[key] = found
-        return found
-
-    def gather(self, model: nn.Module, task: Task, wanted: Sequence[Statistic]) -> Iterator[int]:
-        """One sweep for all that are wanted and not known yet; yields how many samples are done."""
-        key = digest(model, task)
-        missing = [s for s in dict.fromkeys(wanted) if (key, s) not in self._found]
-        if self._keep and missing:
-            found = yield from passing(model, task.batches(), missing, loss=task.loss, generator=task.generator)
-            self._found |= {(key, statistic): value for statistic, value in found.items()}
-
-    def clear(self) -> None:
-        """Forget everything, when the network changes."""
-        self._found.clear()
+            return loss.drawn(outputs, draws, generator, y)

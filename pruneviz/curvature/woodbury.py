@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruneviz.curvature.layers import Gatherer, Recorder
-from pruneviz.curvature.products import rows_of, slopes_of
-from pruneviz.loss import CROSS_ENTROPY, Loss
-from pruneviz.statistic import Rows
+from pruneviz.curvature.products import Product, exact, rows_of, slopes_of
+from pruneviz.curvature.statistic import Rows
+from pruneviz.door.loss import Loss
+from pruneviz.door.network import Network
+from pruneviz.door.parameters import named
 
 KEEP = 2**30  # bytes of inverses that are kept; more are computed again when they are asked for
 CHUNK = 2**27  # bytes of one temporary
@@ -93,6 +94,7 @@ class Blocks:
     count: int
     rows: Callable[[slice], Tensor] | None
     gram: Callable[[slice], Tensor] | None = None
+    keeps: bool = True
     _kept: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -116,7 +118,7 @@ class Blocks:
         else:
             assert self.rows is not None
             found = inverse(self.rows(part), self.alpha)
-        if self.bytes <= KEEP or len(self.index) == 1:
+        if self.keeps or len(self.index) == 1:
             self._kept[part.start] = found
         return found
 
@@ -126,50 +128,80 @@ def _step(b: int, rows: int) -> int:
     return max(1, CHUNK // (8 * b * (rows + 2 * b)))
 
 
-Portion = dict[str, tuple[Tensor, Tensor]]  # layer -> rows [n, l, in (+ 1 for the bias)], weighed slopes [k, n, l, out]
+class Portion(dict[str, tuple[Tensor, ...]]):
+    """Some samples: weight -> its inputs' rows [n, l, in (+ 1)] and weighed slopes [k, n, l, out]; or, where it is no plain
+    product, its gradients [k, n, out, in (+ 1)]. ``biases``: weight -> the bias that the last column belongs to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.biases: dict[str, str] = {}
+
+    @property
+    def samples(self) -> tuple[int, int]:
+        """How many slopes of how many samples."""
+        several = next(iter(self.values()))[-1]
+        return several.shape[0], several.shape[1]
+
+
+def _rows(part: tuple[Tensor, ...]) -> Tensor:
+    """The Jacobian's rows of one weight: [n, k, out, in (+ 1)]."""
+    if len(part) == 1:
+        return part[0].transpose(0, 1)
+    a, g = part
+    return torch.einsum("knlo,nli->nkoi", g, a)
 
 
 class Waiting(Gatherer):
     """Rows and slopes, kept portion by portion."""
 
+    KINDS = ("linear", "conv1d", "conv2d", "conv3d")
+
     def __init__(self, wanted: Rows, model: nn.Module):
-        self._kept: list[dict[str, tuple[Tensor, list[Tensor]]]] = []
+        self._kept: list[tuple[dict[str, tuple[Tensor, list[Tensor]]], list[dict[str, Tensor]]]] = []
+        self._network: Network | None = None
+
+    def direct(self, product: Product) -> bool:
+        return product.groups == 1
+
+    def single(self, network: Network) -> tuple[str, ...]:
+        own = [w for w in network.weights.values() if w.slope and w.kind in self.KINDS]
+        return tuple(dict.fromkeys(name for w in own for name in (w.name, *w.biases)))
 
     def outputs(self, recorder: Recorder, outputs: Tensor, y: Tensor, loss: Loss) -> None:
-        self._kept.append({})
+        self._network = recorder.network
+        self._kept.append(({}, []))
 
     def inputs(self, recorder: Recorder, name: str, x: Tensor) -> None:
-        layer = recorder.layers[name]
-        self._kept[-1][name] = (F.pad(rows_of(layer, x), (0, int(layer.bias is not None)), value=1.0), [])
+        biased = bool(recorder.network.weights[name].biases)
+        self._kept[-1][0][name] = (F.pad(rows_of(recorder.product(name), x), (0, int(biased)), value=1.0), [])
 
     def slope(self, recorder: Recorder, name: str, slope: Tensor, of: int) -> None:
-        self._kept[-1][name][1].append(slopes_of(recorder.layers[name], slope))
+        self._kept[-1][0][name][1].append(slopes_of(recorder.product(name), slope))
+
+    def gradients(self, sample: int, gradients: dict[str, Tensor]) -> None:
+        self._kept[-1][1].append(gradients)
 
     def found(self, seen: int) -> list[Portion]:
-        return [{name: (a, torch.stack(g)) for name, (a, g) in portion.items()} for portion in self._kept]
+        return [self._portion(*kept) for kept in self._kept]
 
-
-def inverse_hessian(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    *,
-    alpha: float,
-    size: int | None = None,
-    loss: Loss = CROSS_ENTROPY,
-    fisher: Literal["exact", "empirical"] = "exact",
-    alive: Mapping[str, Tensor] | None = None,
-) -> tuple[list[Blocks], dict[str, int]]:
-    r"""The inverse of :math:`H = \alpha I + \frac1n \sum_i X_i^\top A_i X_i`, X the Jacobian of the outputs, A the loss's
-    Hessian there (the Gauss-Newton Hessian; Hassibi & Stork 1993, section 3, for several outputs and any loss); with
-    ``fisher="empirical"`` of :math:`H = \alpha I + \frac1n \sum_i g_i g_i^\top`, g a sample's gradient under its given label.
-
-    See :func:`inverse_of` for the rest.
-    """
-    from pruneviz.curvature.sweep import sweep
-
-    wanted = Rows(("labels", 1) if fisher == "empirical" else ("all", 0))
-    portions = sweep(model, batches, (wanted,), loss=loss)[wanted]
-    return inverse_of(model, portions, alpha=alpha, size=size, alive=alive)
+    def _portion(self, products: dict[str, tuple[Tensor, list[Tensor]]], singles: list[dict[str, Tensor]]) -> Portion:
+        assert self._network is not None
+        found = Portion()
+        for name, weight in self._network.weights.items():
+            if name in products:
+                a, g = products[name]
+                found[name] = (a, torch.stack(g))
+            elif singles and name in singles[0]:
+                several = torch.stack([one[name].flatten(2) for one in singles], 1)  # [k, n, out, in]
+                if weight.biases:
+                    bias = torch.stack([one[weight.biases[0]] for one in singles], 1)
+                    several = torch.cat([several, bias[..., None]], 3)
+                found[name] = (several,)
+            else:
+                continue
+            if weight.biases:
+                found.biases[name] = weight.biases[0]
+        return found
 
 
 def inverse_of(
@@ -180,54 +212,56 @@ def inverse_of(
     size: int | None = None,
     alive: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[Blocks], dict[str, int]]:
-    """The inverse of alpha I + the matrix whose rows are the statistic :class:`~pruneviz.statistic.Rows` of this network.
+    """The inverse of alpha I + the matrix whose rows are the statistic :class:`~pruneviz.curvature.statistic.Rows` of this network.
 
-    Over all weights and biases of Linear and Conv2d layers. ``size`` None: one full matrix. Else blocks of at most that
+    Over all weights and biases of Linear layers and convolutions. ``size`` None: one full matrix. Else blocks of at most that
     many weights within an output's row, the bias in the row's last block. Parameters that ``alive`` says are gone
     are left out (their rows are those of alpha I). In evaluation mode and float64 (on the CPU where a device has none).
 
     Returns: the blocks, and where each parameter starts in the flat vector that they index.
     """
-    offsets, total = {}, 0
-    for prefix, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            for kind, parameter in module.named_parameters(prefix, recurse=False):
-                offsets[kind], total = total, total + parameter.numel()
+    offsets, total, params = {}, 0, named(model)
+    for weight in portions[0]:
+        for name in (weight, portions[0].biases.get(weight)):
+            if name is not None:
+                offsets[name], total = total, total + params[name].numel()
     keep = _flat_keep(model, offsets, total, alive or {})
     if size is None:
-        return [_whole(portions, offsets, keep, alpha)], offsets
-    inputs: dict[str, list[Tensor]] = {}
-    slopes: dict[str, list[Tensor]] = {}
-    for portion in portions:
-        for layer, (a, g) in portion.items():
-            inputs.setdefault(layer, []).append(a)
-            slopes.setdefault(layer, []).append(g)
-    made = []
-    for layer, parts in inputs.items():
-        a, g = torch.cat(parts), torch.cat(slopes[layer], 1)  # [n, l, in + bias], [k, n, l, out]
-        made.append(_rowwise(_index(layer, a, g, offsets, keep), a, g, keep, alpha, size))
+        return [_whole(portions, params, offsets, keep, alpha)], offsets
+    made, left = [], KEEP
+    for weight in portions[0]:
+        parts = [portion[weight] for portion in portions]
+        index = _index(params[weight], weight, portions[0].biases.get(weight), offsets, keep)
+        if len(parts[0]) == 1:
+            whole = torch.cat([part[0] for part in parts], 1)  # [k, n, out, in + bias]
+            made.append(_rowwise_of_gradients(index, whole, keep, alpha, size))
+        else:
+            a, g = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts], 1)
+            made.append(_rowwise(index, a, g, keep, alpha, size))  # [n, l, in + bias], [k, n, l, out]
+        made[-1].keeps = made[-1].bytes <= left
+        left -= made[-1].bytes if made[-1].keeps else 0
     return made, offsets
 
 
-def _index(layer: str, a: Tensor, g: Tensor, offsets: Mapping[str, int], keep: Tensor) -> Tensor:
+def _index(parameter: Tensor, weight: str, bias: str | None, offsets: Mapping[str, int], keep: Tensor) -> Tensor:
     """Where a layer's weights, and behind each row its bias, stand in the flat vector: [out, in (+ 1)]."""
-    weight, bias = (f"{layer}.{kind}" if layer else kind for kind in ("weight", "bias"))
-    out, biased = g.shape[3], bias in offsets
-    ins = a.shape[2] - biased
-    index = torch.arange(out * ins, device=keep.device).view(out, ins) + offsets[weight]
-    if not biased:
+    out = len(parameter)
+    index = torch.arange(parameter.numel(), device=keep.device).view(out, -1) + offsets[weight]
+    if bias is None:
         return index
     return torch.cat([index, torch.arange(out, device=keep.device)[:, None] + offsets[bias]], 1)
 
 
-def _whole(portions: Iterable[Portion], offsets: Mapping[str, int], keep: Tensor, alpha: float) -> Blocks:
+def _whole(
+    portions: Sequence[Portion], params: Mapping[str, Tensor], offsets: Mapping[str, int], keep: Tensor, alpha: float
+) -> Blocks:
     """One block of everything. As soon as there are as many rows as columns, only their products are kept."""
-    index, n, gram, waiting = torch.empty(0), 0, None, []
+    biases, n, gram, waiting = portions[0].biases, 0, None, []
+    index = torch.cat([_index(params[w], w, biases.get(w), offsets, keep).flatten() for w in portions[0]])
     for portion in (part for whole in portions for part in _split(whole)):
-        index = torch.cat([_index(layer, a, g, offsets, keep).flatten() for layer, (a, g) in portion.items()])
-        found = [torch.einsum("knlo,nli->nkoi", g, a).flatten(0, 1).flatten(1) for a, g in portion.values()]
+        found = [_rows(part).flatten(0, 1).flatten(1) for part in portion.values()]
         waiting.append(torch.cat([r.to(keep.device) for r in found], 1).double() * keep[index])
-        n += len(next(iter(portion.values()))[0])
+        n += portion.samples[1]
         if sum(map(len, waiting)) >= len(index):
             gram = keep.new_zeros(len(index), len(index)) if gram is None else gram
             for r in waiting:
@@ -244,11 +278,14 @@ def _whole(portions: Iterable[Portion], offsets: Mapping[str, int], keep: Tensor
 
 def _split(portion: Portion) -> Iterator[Portion]:
     """The same samples, few enough that their rows over all parameters stay small."""
-    width = sum(a.shape[2] * g.shape[3] for a, g in portion.values())
-    k, n = next(iter(portion.values()))[1].shape[:2]
+    width = sum(part[0].shape[-1] * part[-1].shape[-1 if len(part) > 1 else 2] for part in portion.values())
+    k, n = portion.samples
     step = max(1, CHUNK // (8 * k * width))
     for i in range(0, n, step):
-        yield {layer: (a[i : i + step], g[:, i : i + step]) for layer, (a, g) in portion.items()}
+        some = Portion()
+        for weight, (first, *others) in portion.items():
+            some[weight] = (first[i : i + step], others[0][:, i : i + step]) if others else (first[:, i : i + step],)
+        yield some
 
 
 def _flat_keep(model: nn.Module, offsets: Mapping[str, int], total: int, alive: Mapping[str, Tensor]) -> Tensor:
@@ -256,19 +293,43 @@ def _flat_keep(model: nn.Module, offsets: Mapping[str, int], total: int, alive: 
     device = next(model.parameters()).device
     keep = torch.ones(total, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
     for name, kept in alive.items():
+        if name not in offsets:
+            continue
         keep[offsets[name] : offsets[name] + kept.numel()] = kept.flatten().to(keep)
     return keep
+
+
+def _rowwise_of_gradients(index: Tensor, whole: Tensor, keep: Tensor, alpha: float, size: int) -> Blocks:
+    """The same as :func:`_rowwise`, of gradients [k, n, out, width] in place of products."""
+    (out, width), n = index.shape, whole.shape[1]
+    pieces, b, index = _pieces(index, size)
+    taking_part = keep[index.clamp(min=0)] * (index >= 0)  # [blocks, b]
+    padded = F.pad(whole, (0, pieces * b - width)).flatten(0, 1).unflatten(2, (pieces, b))  # [k n, out, pieces, b]
+
+    def rows(part: slice) -> Tensor:
+        found = [padded[:, block % out, block // out] for block in range(part.start, part.stop)]
+        return torch.stack(found).to(keep.device).double() / n**0.5 * taking_part[part, None]
+
+    return Blocks(index, alpha, len(padded), rows)
+
+
+def _pieces(index: Tensor, size: int) -> tuple[int, int, Tensor]:
+    """Each output's row [out, width] in pieces of nearly equal length: how many, how long, their index [pieces out, b]."""
+    out, width = index.shape
+    pieces = -(-width // size)
+    b = -(-width // pieces)
+    index = (
+        F.pad(index, (0, pieces * b - width), value=-1).view(out, pieces, b).transpose(0, 1).reshape(pieces * out, b)
+    )
+    return pieces, b, index
 
 
 def _rowwise(index: Tensor, a: Tensor, g: Tensor, keep: Tensor, alpha: float, size: int) -> Blocks:
     """Blocks of one layer: each output's row [out, width] in pieces of nearly equal length, all first pieces first."""
     (out, width), n = index.shape, len(a)
-    pieces = -(-width // size)
-    b = -(-width // pieces)
-    padding = pieces * b - width
-    index = F.pad(index, (0, padding), value=-1).view(out, pieces, b).transpose(0, 1).reshape(pieces * out, b)
+    pieces, b, index = _pieces(index, size)
     taking_part = keep[index.clamp(min=0)] * (index >= 0)  # [blocks, b]
-    patterns = F.pad(a, (0, padding)).view(*a.shape[:2], pieces, b)  # [n, l, pieces, b]
+    patterns = F.pad(a, (0, pieces * b - width)).view(*a.shape[:2], pieces, b)  # [n, l, pieces, b]
     if a.shape[1] > 1:
 
         def rows(part: slice) -> Tensor:
@@ -281,8 +342,8 @@ def _rowwise(index: Tensor, a: Tensor, g: Tensor, keep: Tensor, alpha: float, si
         return Blocks(index, alpha, len(a) * len(g), rows)
 
     # one position: an output's rows are the inputs times a number, so the k slopes of a sample are one row
-    strength = g[:, :, 0].double().square().sum(0).to(keep.device) / n  # [n, out]
-    inputs = patterns[:, 0].double().to(keep.device)  # [n, pieces, b]
+    strength = exact(g[:, :, 0]).square().sum(0).to(keep.device) / n  # [n, out]
+    inputs = exact(patterns[:, 0]).to(keep.device)  # [n, pieces, b]
 
     def single(part: slice) -> Tensor:
         blocks = torch.arange(part.start, part.stop, device=keep.device)

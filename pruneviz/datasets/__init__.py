@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pruneviz.basics.registry import Registry, files_of
 from pruneviz.datasets.base import DataCard, Splits
-from pruneviz.registry import Registry, files_of
 
 DATASETS: Registry[DataCard] = Registry(
     "data set", {card.key: card for module in files_of(__name__, list(__path__)) for card in module.CARDS}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pruneviz.basics.errors import DataUnavailable
 from pruneviz.datasets.base import Arrays, DataCard, obtain, split_off
-from pruneviz.errors import DataUnavailable
 
 
 def parse(content: bytes, name: str = "file") -> np.ndarray:

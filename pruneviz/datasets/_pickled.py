@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pruneviz.errors import DataUnavailable
+from pruneviz.basics.errors import DataUnavailable
 
 _MEND = "Put the published file in its place."
 

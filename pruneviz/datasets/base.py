@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from platformdirs import user_cache_dir
 
-from pruneviz.citation import Paper
-from pruneviz.errors import DataUnavailable
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import DataUnavailable
 
 if TYPE_CHECKING:
     import torch

@@ -6,10 +6,10 @@ from math import prod
 
 import numpy as np
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import DataUnavailable
 from pruneviz.datasets._pickled import parse
 from pruneviz.datasets.base import Archive, Arrays, DataCard, members, split_off
-from pruneviz.errors import DataUnavailable
 
 ORDER = 35
 _URL = "https://www.cs.toronto.edu/~kriz/"

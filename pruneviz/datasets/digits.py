@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pruneviz.basics.errors import DataUnavailable
 from pruneviz.datasets.base import Arrays, DataCard, split_off
-from pruneviz.errors import DataUnavailable
 
 ORDER = 10
 

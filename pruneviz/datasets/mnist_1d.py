@@ -7,9 +7,9 @@ from functools import cache
 
 import numpy as np
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import DataUnavailable
 from pruneviz.datasets.base import Arrays, DataCard, split_off
-from pruneviz.errors import DataUnavailable
 
 ORDER = 40
 

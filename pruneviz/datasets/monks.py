@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
 from pruneviz.datasets.base import Arrays, DataCard, File, obtain
 
 ORDER = 50

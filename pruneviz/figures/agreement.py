@@ -14,10 +14,13 @@ from plotly.subplots import make_subplots
 
 from pruneviz.figures import base
 from pruneviz.figures.eigenvectors import SCALE
+from pruneviz.records.arrays import Kept, Ranking
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 10
 TITLE = "Agreement between methods"
 COLUMNS = [
     "run", "label", "with_run", "with_label", "layer", "asked", "weights", "jaccard", "chance", "scored", "correlation",
@@ -67,13 +70,12 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
 
 
 def _sampled(run: Run, sparsity: float) -> _Sampled | None:
-    at = base.nearest(run, "masks", sparsity)
-    start, after = run.arrays("masks-start"), run.arrays(f"masks-{at:g}") if at is not None else {}
-    if "order" not in start or "kept" not in after:
+    at = base.nearest(run, Kept, sparsity)
+    start, after = run.read(Ranking, stage=Stage.START), None if at is None else run.read(Kept, at)
+    if start is None or start.order is None or start.counts is None or after is None or after.kept is None:
         return None
-    order = start["order"]
-    kept = np.unpackbits(after["kept"], count=len(order)).astype(bool)
-    return _Sampled(kept, order, run.layers("masks-start"), np.cumsum(start["counts"]))
+    kept = np.unpackbits(after.kept, count=len(start.order)).astype(bool)
+    return _Sampled(kept, start.order, list(start.layers), np.cumsum(start.counts))
 
 
 def _masks(one: _Sampled, two: _Sampled, layer: str | None) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     at, layer = base.percent(table["asked"].iloc[0]), table["layer"].iloc[0]
     where = f"layer {layer}" if layer else "the whole network"
-    best = table.loc[table["jaccard"].fillna(-1).idxmax()]
+    best = table.iloc[table["jaccard"].fillna(-1).argmax()]
     alt = (
         f"Agreement of {len(ids)} runs over {where} at {at} sparsity. The masks most alike are of {best['label']} and "
         f"{best['with_label']}: Jaccard index {best['jaccard']:.2f}, {best['chance']:.2f} by chance; their scores have "

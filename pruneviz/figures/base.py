@@ -1,9 +1,10 @@
-"""What every figure shares: a table, a drawing, one colour per method, names for runs, a layout right in light and dark."""
+"""What every figure shares: a table, a drawing, the colour and mark that a run carries, names, a layout right in light and dark."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from pruneviz.figures.names import label, labels, repair  # noqa: F401  names and scales are read as base.labels, base.percent
+from pruneviz.basics.errors import StoreError
+from pruneviz.figures.names import changes, label, labels, network, repair, spelled  # noqa: F401  names and scales are read as base.labels, base.percent
 from pruneviz.figures.scales import (  # noqa: F401
     log_ticks,
     number,
@@ -25,7 +27,10 @@ from pruneviz.figures.scales import (  # noqa: F401
     unsigned,
 )  # fmt: skip
 from pruneviz.methods import METHODS
-from pruneviz.methods.base import Unit
+from pruneviz.records import metrics
+from pruneviz.records.arrays import Saliency, Spectra
+from pruneviz.records.base import Recorded
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -39,28 +44,7 @@ NEUTRAL = "#808080"  # the one grey that reads on white and on near-black: thres
 DASHES = ("solid", "dash", "longdashdot", "longdash")  # of one method's variants
 GRID = "rgba(128,128,128,0.22)"
 RED = "#e5383b"  # a layer that lost everything
-UNITS: Mapping[Unit, str] = {Unit.WEIGHT: "weights", Unit.FILTER: "filters", Unit.EIGENBASIS: "directions"}
-
-# Every colour has a contrast of 3 or more on white and on Streamlit's dark background, and differs from the others
-# under deuteranopia and protanopia; markers repeat the difference.
-COLOURS: Mapping[str, str] = {
-    "random": "#7f8287",
-    "magnitude": "#1d5bf2",
-    "l1-filters": "#3397c1",
-    "lottery-ticket": "#4c9230",
-    "obd": "#a4422f",
-    "obs": "#f04fbd",
-    "kron-obd": "#88479b",
-    "kron-obs": "#a878fa",
-    "eigendamage": "#a90cd0",
-    "snip": "#f04e16",
-    "grasp": "#476a60",
-    "isometry": "#8f9474",
-}
-_SYMBOLS = (
-    "x", "circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "hexagon", "star", "cross", "hexagram",
-    "star-diamond",
-)  # fmt: skip
+WHO = ["run", "method", "label", "colour", "symbol"]  # what a row says first: :func:`who`
 
 
 @dataclass(frozen=True)
@@ -74,6 +58,7 @@ class Figure:
     formula: str
     data: Callable[..., pd.DataFrame]
     plot: Callable[[pd.DataFrame], go.Figure]
+    of_runs: bool = True  # what ``data`` takes; others are no part of reports
 
     def __call__(self, runs: Iterable[Run], **choices: Any) -> go.Figure:
         return self.plot(self.data(list(runs), **choices))
@@ -83,14 +68,25 @@ class Figure:
 
 
 def colour(method: str) -> str:
-    """The method's one colour; a method that is not in the list gets one of the others', always the same."""
-    return COLOURS.get(method) or list(COLOURS.values())[1 + sum(map(ord, method)) % (len(COLOURS) - 1)]
+    """A registered method's one colour; runs carry theirs. Raises UnknownName."""
+    return METHODS[method].colour
 
 
 def symbol(method: str) -> str:
-    """The method's marker, for those who cannot rely on colour."""
-    keys = list(COLOURS)
-    return _SYMBOLS[keys.index(method) if method in keys else sum(map(ord, method)) % len(_SYMBOLS)]
+    """A registered method's mark, for those who cannot rely on colour. Raises UnknownName."""
+    return METHODS[method].mark
+
+
+@lru_cache(maxsize=500)
+def marked(mark: str, kind: str = "") -> str:
+    """A mark as Plotly takes it, of this ``kind`` ("-open", "-dot" …) where it has that; a circle where there is no such mark."""
+    for name in (mark + kind, mark + "-open" * kind.startswith("-open"), f"circle{kind}"):
+        try:
+            go.scatter.Marker(symbol=name)
+        except ValueError:
+            continue
+        return name
+    raise AssertionError(f"no kind of mark: {kind!r}")
 
 
 def faded(hex_: str, alpha: float) -> str:
@@ -99,27 +95,47 @@ def faded(hex_: str, alpha: float) -> str:
     return f"rgba({r},{g},{b},{alpha:g})"
 
 
+# tables: pandas calls each value a union of nearly everything, which a type checker then rejects everywhere
+
+
+def rows(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples, ``Index`` first, whose fields are what the figure's ``data`` put there."""
+    return iter(table.itertuples())
+
+
+def groups(table: pd.DataFrame, by: str | list[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Key -> its rows, in the order of the table; the key is a tuple where ``by`` is a list."""
+    return iter(table.groupby(by, sort=False))
+
+
 # runs
+
+
+def who(run: Run, names: dict[str, str]) -> dict[str, str]:
+    """How the rows of a run begin: its id, its method and name, and the colour and mark that it is drawn in."""
+    return {
+        "run": run.id, "method": run.config.method, "label": names[run.id], "colour": run.about.colour, "symbol": run.about.mark,
+    }  # fmt: skip
 
 
 def sparsities(run: Run) -> list[float]:
     """The sparsities that a run has numbers or arrays for, rising; those that it could not reach are left out."""
-    found = {float(name.rpartition("-")[2]) for name in run.names("saliency")}
-    metrics = run.metrics
-    reached = metrics["stage"].isin(["pruned", "tuned"]) & (metrics["metric"] != "most")
-    return sorted(found | set(metrics.loc[reached, "sparsity"].astype(float)))
+    table = run.metrics
+    reached = table["stage"].isin([Stage.PRUNED, Stage.TUNED]) & (table["metric"] != metrics.MOST)
+    return sorted({*run.at(Saliency), *map(float, table.loc[reached, "sparsity"])})
 
 
 def beyond(run: Run) -> dict[float, float]:
     """The sparsities that a run could not reach -> the most that it could."""
-    metrics = run.metrics
-    most = metrics[metrics["metric"] == "most"]
+    table = run.metrics
+    most = table[table["metric"] == metrics.MOST]
     return dict(zip(most["sparsity"].astype(float), most["value"].astype(float), strict=True))
 
 
-def units(method: str) -> str:
-    """What the method removes, in the plural: "weights", "filters" or "directions"."""
-    return UNITS[METHODS[method].unit]
+def without_path(run: Run) -> set[float]:
+    """The sparsities at which no path is left from input to output."""
+    table = run.metrics
+    return set(table.loc[(table["metric"] == metrics.CONNECTED) & (table["value"] == 0), "sparsity"].astype(float))
 
 
 def in_common(names: Iterable[str]) -> str:
@@ -128,31 +144,35 @@ def in_common(names: Iterable[str]) -> str:
     return found.pop() if len(found) == 1 else "units"
 
 
-def nearest(run: Run, probe: str, sparsity: float) -> float | None:
-    """The recorded sparsity of a probe (``saliency``, ``spectra-tuned``, …) that is nearest in what is kept."""
-    kind = probe.split("-")[0]
-    found = [name.removeprefix(f"{probe}-") for name in run.names(kind) if name.startswith(f"{probe}-")]
-    values = [float(text) for text in found if text.replace(".", "", 1).isdigit()]
-    return min(values, key=lambda s: abs(spaced(s) - spaced(sparsity)), default=None)
+def nearest(run: Run, kind: type[Recorded], sparsity: float, stage: Stage | None = None) -> float | None:
+    """The sparsity at which a probe recorded its arrays that is nearest in what is kept."""
+    return min(run.at(kind, stage), key=lambda s: abs(spaced(s) - spaced(sparsity)), default=None)
 
 
 def module(name: str) -> str:
     """ "1.weight" and "1 in" -> "1": single weights are named by their parameter, directions with their side."""
-    return name.partition(" ")[0].removesuffix(".weight")
+    return name.removesuffix(" in").removesuffix(" out").removesuffix(".weight")
 
 
 def layers(runs: Iterable[Run]) -> dict[str, int]:
-    """Layer -> number of weights, in network order, over all runs; what a layer menu lists."""
+    """Layer -> number of weights, in network order, over all runs; what a layer menu lists. Files that cannot be read name none."""
     found: dict[str, int] = {}
     for run in runs:
-        names = run.layers("spectra-start")
-        arrays = run.arrays("spectra-start")
-        found |= {n: len(arrays[f"A{i}"]) * len(arrays[f"S{i}"]) for i, n in enumerate(names) if n not in found}
-        if not names and (s := nearest(run, "saliency", SPARSITY)) is not None:
-            sizes = run.arrays(f"saliency-{s:g}")["sizes"]
-            for n, size in zip(run.layers(f"saliency-{s:g}"), sizes, strict=True):
-                found.setdefault(module(n), int(size))
+        try:
+            for name, size in _layers(run).items():
+                found.setdefault(name, size)
+        except StoreError:
+            continue
     return found
+
+
+def _layers(run: Run) -> dict[str, int]:
+    if spectra := run.read(Spectra, stage=Stage.START):
+        sides = zip(spectra.layers, spectra.A, spectra.S, strict=True)
+        return {name: len(a) * len(s) for name, a, s in sides if a is not None and s is not None}
+    at = nearest(run, Saliency, SPARSITY)
+    scores = None if at is None else run.read(Saliency, at)
+    return {} if scores is None else dict(zip(map(module, scores.layers), map(int, scores.sizes), strict=True))
 
 
 def chosen(runs: Iterable[Run], layer: str | None) -> str | None:
@@ -192,23 +212,28 @@ def finish(fig: go.Figure, title: str, alt: str, *, height: int = 360, note: str
     return fig
 
 
+def layout(fig: go.Figure) -> Any:
+    """The figure's layout; Plotly makes its properties up as it runs, so no type has them."""
+    return fig.layout
+
+
 def alt(fig: go.Figure) -> str:
     """The figure in one sentence with its numbers, for those who do not see it."""
-    return (fig.layout.meta or {}).get("alt", "")
+    return (layout(fig).meta or {}).get("alt", "")
 
 
 def note(fig: go.Figure) -> str:
     """What the caption should add for these runs, e.g. that only six are drawn; often empty."""
-    return (fig.layout.meta or {}).get("note", "")
+    return (layout(fig).meta or {}).get("note", "")
 
 
 def least(fig: go.Figure) -> int:
     """Pixels across that the figure takes to be read."""
-    return (fig.layout.meta or {}).get("least", 0)
+    return (layout(fig).meta or {}).get("least", 0)
 
 
 def _least(fig: go.Figure) -> int:
-    columns = len({axis.domain[0] for axis in fig.select_xaxes() if axis.domain})
+    columns = len({axis.domain[0] for axis in list[Any](fig.select_xaxes()) if axis.domain})
     named = sum(trace.showlegend is not False and bool(trace.name) for trace in fig.data)
     return max(240 * columns if columns > 1 else 0, 520 if named > 4 else 0)
 
@@ -241,8 +266,8 @@ def facets(
     return fig, plot + TOP + BOTTOM + 14 * (lines - 1)
 
 
-def place(index: int, count: int) -> dict[str, int]:
-    """Row and column of a facet, counted from 0, as Plotly takes them."""
+def place(index: int, count: int) -> dict[str, Any]:
+    """Row and column of a facet, counted from 0, as Plotly takes them beside other settings."""
     columns = grid(count)[1]
     return {"row": index // columns + 1, "col": index % columns + 1}
 

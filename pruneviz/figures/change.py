@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from pruneviz.figures import base
-from pruneviz.methods import METHODS
-from pruneviz.models import MODELS
+from pruneviz.methods.base import Start
+from pruneviz.records.arrays import Change
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 20
 TITLE = "Predicted and measured loss change"
+ZEROED = str(Stage.ZEROED)
+RISES = ("predicted", "measured", ZEROED)
 COLUMNS = [
-    "run", "method", "label", "start", "layer", "predicted", "measured", "zeroed", "correlation", "sizes", "every", "of",
-    "same_unit", "unit", "removed",
+    *base.WHO, "start", "layer", *RISES, "correlation", "sizes", "every", "of", "same_unit", "unit", "removed",
 ]  # fmt: skip
 ALL_POINTS = 1536  # over all facets, so that six stay as light as three
 PALE = 0.3  # removed by zeroing alone
@@ -36,19 +39,16 @@ def data(runs: Sequence[Run]) -> pd.DataFrame:
     runs, names = list(runs), base.labels(runs)
     tables = [pd.DataFrame(columns=COLUMNS)]
     for run in runs:
-        if a := run.arrays("change-start"):
-            layers, card = (
-                np.array([base.module(name) for name in run.layers("change-start")]),
-                METHODS[run.config.method],
-            )
-            squared = MODELS[run.config.model].loss != "cross-entropy"
-            table = pd.DataFrame({key: a[key].astype(float) for key in ("predicted", "measured", "zeroed")})
+        if found := run.read(Change, stage=Stage.START):
+            layers = np.array([base.module(name) for name in found.layers])
+            rises = (found.predicted, found.measured, found.zeroed)
+            table = pd.DataFrame(dict(zip(RISES, (values.astype(float) for values in rises), strict=True)))
             tables.append(
                 table.assign(
-                    run=run.id, method=card.key, label=names[run.id], start=str(run.config.start), layer=layers[a["layer"]],
-                    correlation=float(a["correlation"][0]), sizes=spearman(a["predicted"], np.abs(a["measured"])),
-                    every=bool(a["all"][0]), of=len(table), same_unit=card.predicts, unit="" if squared else "nats",
-                    removed=base.units(card.key),
+                    **base.who(run, names), start=str(run.config.start), layer=layers[found.layer], correlation=found.correlation,
+                    sizes=spearman(found.predicted, np.abs(found.measured)), every=bool(found.all), of=len(table),
+                    same_unit=run.about.predicts, unit="nats" if run.about.loss == "cross-entropy" else "",
+                    removed=run.about.removes,
                 )
             )  # fmt: skip
     return pd.concat(tables[1:] or tables, ignore_index=True)[COLUMNS]
@@ -57,14 +57,14 @@ def data(runs: Sequence[Run]) -> pd.DataFrame:
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
     """Rank correlation with ties at their mean rank; NaN where one side is constant."""
     ranks = [pd.Series(values).rank() for values in (first, second)]
-    return float("nan") if min(r.nunique() for r in ranks) < 2 else float(np.corrcoef(*ranks)[0, 1])
+    return float("nan") if min(r.nunique() for r in ranks) < 2 else float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def plot(table: pd.DataFrame) -> go.Figure:
     """One facet a run: the score across, the measured rise up; removed by zeroing alone pale; dashed: as predicted."""
     if table.empty:
         return base.empty(TITLE, "Choose a finished run that measured what its removals do to the loss.")
-    parts = [part for _, part in table.groupby("run", sort=False)]
+    parts = [part for _, part in base.groups(table, "run")]
     drawn = parts[: base.MAX_FACETS]
     fig, height = base.facets([_heading(part) for part in drawn], lines=3, space=140, row=230)
     most = min(base.MAX_POINTS, ALL_POINTS // len(drawn))
@@ -82,16 +82,16 @@ def plot(table: pd.DataFrame) -> go.Figure:
     return fig.update_layout(margin_t=base.TOP + 28).update_annotations(font_size=13)
 
 
-def _scatter(fig: go.Figure, part: pd.DataFrame, facet: int, most: int, at: dict[str, int]) -> None:
+def _scatter(fig: go.Figure, part: pd.DataFrame, facet: int, most: int, at: dict[str, Any]) -> None:
     first, moves = part.iloc[0], _moves(part)
-    shade, unit = base.colour(first["method"]), f" ({first['unit']})" if first["unit"] else ""
-    rises = part[["measured", "zeroed"]].to_numpy() if moves else part["measured"].to_numpy()
+    shade, unit = first["colour"], f" ({first['unit']})" if first["unit"] else ""
+    rises = part[["measured", ZEROED]].to_numpy() if moves else part["measured"].to_numpy()
     both = [part["predicted"].to_numpy(), rises.ravel()]
     across, up = [nearly_zero(np.concatenate(both))] * 2 if first["same_unit"] else map(nearly_zero, both)
     picked = part.iloc[np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).astype(int))]
     x = base.signed(picked["predicted"], across).astype(np.float32)
-    for key, alpha in (("zeroed", PALE), ("measured", 0.75)) if moves else (("measured", 0.6),):
-        how = "" if not moves else " by zeroing alone" if key == "zeroed" else " with the update"
+    for key, alpha in ((ZEROED, PALE), ("measured", 0.75)) if moves else (("measured", 0.6),):
+        how = "" if not moves else " by zeroing alone" if key == ZEROED else " with the update"
         fig.add_scatter(
             x=x, y=base.signed(picked[key], up).astype(np.float32), mode="markers", name=first["label"], showlegend=False,
             marker={"color": base.faded(shade, alpha), "size": 5, "line_width": 0},
@@ -130,7 +130,7 @@ def _span(places: np.ndarray) -> tuple[float, float]:
 
 def _moves(part: pd.DataFrame) -> bool:
     """Whether the method moves the survivors when it removes a unit."""
-    return not np.allclose(part["measured"], part["zeroed"], rtol=1e-3, atol=0)
+    return not np.allclose(part["measured"], part[ZEROED], rtol=1e-3, atol=0)
 
 
 def _heading(part: pd.DataFrame) -> str:
@@ -140,7 +140,7 @@ def _heading(part: pd.DataFrame) -> str:
         lines[0] += f", with its size {_correlation(first['sizes'])}"
     many = f"{first['of']:,} {first['removed']}"
     many = f"all {many}" if first["every"] else f"{many} at random"
-    lines.append(f"{many}, {'trained' if first['start'] == 'trained' else 'initial'} network")
+    lines.append(f"{many}, {'trained' if first['start'] == Start.TRAINED else 'initial'} network")
     return f"<b>{first['label']}</b><br><span style='font-size:11px'>{'<br>'.join(lines)}</span>"
 
 
@@ -167,7 +167,7 @@ def _note(parts: list[pd.DataFrame], most: int) -> str:
     fell = [f"{part['label'].iloc[0]} {base.percent((part['measured'] < 0).mean())}" for part in drawn]
     said = [f"Removals that lower the loss: {', '.join(fell)}."]
     for part in filter(_moves, drawn):
-        own, alone = part["measured"].mean(), part["zeroed"].mean()
+        own, alone = part["measured"].mean(), part[ZEROED].mean()
         ratio = f", {base.number(alone / own)} times as much" if own > 0 and alone > 0 else ""
         said.append(
             f"{part['label'].iloc[0]}: mean rise {base.number(own)} with the update, {base.number(alone)} by zeroing alone{ratio}."

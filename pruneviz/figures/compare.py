@@ -11,10 +11,12 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruneviz.figures import base, curves, jacobians, saliency, spectra
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 60
 TITLE = "Runs side by side"
 ROWS = {
     "saliency": "per bin",
@@ -23,7 +25,7 @@ ROWS = {
     "curve": "test accuracy (%)",
 }
 COLUMNS = [
-    "run", "method", "label", "layer", "sparsity", "view", "series", "unit", "x", "y", "width", "mark", "log", "linear",
+    *base.WHO, "layer", "sparsity", "view", "series", "unit", "x", "y", "width", "mark", "log", "linear", "without_path",
 ]  # fmt: skip
 BOX = ("low", "q1", "median", "q3", "high")
 POINTS = 120  # of an eigenvalue curve in the static figure
@@ -34,13 +36,12 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
 
     ``mark`` is the threshold of a histogram and 1 at the curve's point of this sparsity; box quantiles are their series;
     ``unit`` is what a histogram counts;
+    ``without_path`` is 1 at points of the curve where no path is left from input to output;
     ``log`` and ``linear`` say how a histogram's axis was made (:func:`pruneviz.figures.saliency.scale`).
     """
     runs = list(runs)[: base.MAX_RUNS]
     wanted, names = base.chosen(runs, layer), base.labels(runs)
-    parts = [
-        _column(run, sparsity, wanted).assign(run=run.id, method=run.config.method, label=names[run.id]) for run in runs
-    ]
+    parts = [_column(run, sparsity, wanted).assign(**base.who(run, names)) for run in runs]
     table = pd.concat(parts) if parts else pd.DataFrame(columns=COLUMNS)
     return table.assign(layer=wanted, sparsity=sparsity).reindex(columns=COLUMNS).reset_index(drop=True)
 
@@ -56,30 +57,37 @@ def _column(run: Run, sparsity: float, layer: str | None) -> pd.DataFrame:
             places = zip((bins["lower"] + bins["upper"]) / 2, bins[series], bins["upper"] - bins["lower"], strict=True)
             rows += [{**same, "series": series, "x": x, "y": int(y), "width": w} for x, y, w in places]
         break
-    for when, _, name in spectra.moments(run, sparsity):
-        for factor, values, _ in spectra.spectrum(run, name, layer):
+    for when, _, recorded in spectra.moments(run, sparsity):
+        for factor, values in spectra.spectrum(recorded, layer).items():
             same = {"view": "spectra", "series": f"{factor} {when}"}
             kept = [i for i in base.thinned(len(values), POINTS) if values[i] > 1e-9 * values[0]]
             rows += [{**same, "x": int(i) + 1, "y": float(values[i])} for i in kept]
     found = jacobians.data([run], sparsity)
-    for row in found[found["layer"] == layer].itertuples():
+    for row in base.rows(found[found["layer"] == layer]):
         said = jacobians.WHEN[row.when].split()[0]  # before, pruned, repaired, trained
         rows += [{"view": "jacobians", "series": key, "x": said, "y": getattr(row, key)} for key in BOX]
     line = curves.data([run])
-    line = line[line["stage"] == "tuned"].sort_values("sparsity")
+    line = line[line["stage"] == Stage.TUNED].sort_values("sparsity")
     here = min(line["sparsity"], key=lambda s: abs(base.spaced(s) - base.spaced(sparsity)), default=None)
     rows += [
-        {"view": "curve", "series": "tuned", "x": r.sparsity, "y": 100 * r.mean, "mark": float(r.sparsity == here)}
-        for r in line.itertuples()
+        {
+            "view": "curve",
+            "series": str(Stage.TUNED),
+            "x": r.sparsity,
+            "y": 100 * r.mean,
+            "mark": float(r.sparsity == here),
+            "without_path": r.without_path,
+        }
+        for r in base.rows(line)
     ]
-    return pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in ("run", "method", "label", "layer", "sparsity")])
+    return pd.DataFrame(rows, columns=[c for c in COLUMNS if c not in (*base.WHO, "layer", "sparsity")])
 
 
 def plot(table: pd.DataFrame) -> go.Figure:
     """A column a run, a row a view; at most five traces a column."""
     if table.empty:
         return base.empty(TITLE, "Choose two to six finished runs.")
-    columns = list(table.groupby("run", sort=False))
+    columns = list(base.groups(table, "run"))
     titles = [f"<b>{part['label'].iloc[0]}</b>" for _, part in columns]
     fig = make_subplots(
         4, len(columns), column_titles=titles, shared_yaxes=False, vertical_spacing=0.075,
@@ -87,7 +95,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     for col, (_, part) in enumerate(columns, 1):
         views = {view: part[part["view"] == view] for view in ROWS}
-        shade, symbol = base.colour(part["method"].iloc[0]), base.symbol(part["method"].iloc[0])
+        shade, symbol = part["colour"].iloc[0], base.marked(part["symbol"].iloc[0])
         _saliency(fig, views["saliency"], shade, col)
         _spectra(fig, views["spectra"], shade, col)
         _jacobians(fig, views["jacobians"], shade, col, len(columns))

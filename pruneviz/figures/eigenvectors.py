@@ -13,10 +13,13 @@ from plotly.subplots import make_subplots
 from pruneviz.figures import base
 from pruneviz.figures.importance import alike
 from pruneviz.figures.spectra import spectrum
+from pruneviz.records.arrays import Directions, Spectra
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 35
 TITLE = "Leading eigenvectors of A in the first layer"
 COLUMNS = ["run", "label", "layer", "vector", "share", "channel", "row", "column", "value"]
 SHADES = ("red", "green", "blue")
@@ -33,13 +36,12 @@ def data(runs: Sequence[Run]) -> pd.DataFrame:
     seen: list[np.ndarray] = []
     rows: list[dict[str, Any]] = []
     for run in runs:
-        arrays = run.arrays("directions-start")
-        for i, layer in enumerate(run.layers("directions-start")):
-            images = arrays.get(f"vectors{i}")
+        found, spectra = run.read(Directions, stage=Stage.START), run.read(Spectra, stage=Stage.START)
+        for layer, images in zip(found.layers, found.vectors, strict=True) if found else ():
             if images is None or any(alike(np.abs(images.astype(float)), known) for known in seen):
                 continue
             seen.append(np.abs(images.astype(float)))
-            values = next((v for factor, v, _ in spectrum(run, "spectra-start", layer) if factor == "A"), np.zeros(0))
+            values = spectrum(spectra, layer).get("A", np.zeros(0))
             shares = np.r_[values[: len(images)] / (values.sum() or 1), np.full(len(images), np.nan)][: len(images)]
             rows += [
                 {
@@ -57,12 +59,12 @@ def plot(table: pd.DataFrame) -> go.Figure:
         return base.empty(
             TITLE, "Choose a run of L1 filters, Kron-OBD, Kron-OBS or EigenDamage on images: they record eigenvectors."
         )
-    lines = list(table.groupby(["run", "channel"], sort=False))
+    lines = list(base.groups(table, ["run", "channel"]))
     across, channels, several = int(table["vector"].max()), table["channel"].nunique(), table["run"].nunique() > 1
     drawn = lines[: MOST // across]
     first = drawn[0][1].drop_duplicates("vector")
     titles = [
-        f"<b>{r.vector}</b>" + (f": {base.percent(r.share)}" if r.share == r.share else "") for r in first.itertuples()
+        f"<b>{r.vector}</b>" + (f": {base.percent(r.share)}" if r.share == r.share else "") for r in base.rows(first)
     ]
     fig = make_subplots(len(drawn), across, column_titles=titles, horizontal_spacing=0.02, vertical_spacing=0.05)
     for i, ((_, channel), part) in enumerate(drawn, 1):
@@ -94,7 +96,11 @@ def _image(fig: go.Figure, pixels: pd.DataFrame, row: int, col: int, across: int
         x=grid.columns, y=grid.index, z=(grid.to_numpy() / most).astype(np.float32), coloraxis="coloraxis", name="",
         hovertemplate=f"eigenvector {col}, row %{{y}}, column %{{x}}<br>%{{z:.2f}} of its largest pixel", row=row, col=col,
     )  # fmt: skip
-    square = {"scaleanchor": f"x{(row - 1) * across + col}", "constrain": "domain", "autorange": "reversed"}
+    square: dict[str, Any] = {
+        "scaleanchor": f"x{(row - 1) * across + col}",
+        "constrain": "domain",
+        "autorange": "reversed",
+    }
     fig.update_yaxes(**square, row=row, col=col).update_xaxes(constrain="domain", row=row, col=col)
 
 

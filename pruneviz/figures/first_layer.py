@@ -12,16 +12,20 @@ import plotly.graph_objects as go
 from pruneviz.figures import base
 from pruneviz.figures.eigenvectors import SCALE
 from pruneviz.figures.importance import alike
+from pruneviz.methods.base import Start
+from pruneviz.records.arrays import WHOLE, Kept, Ranking
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 15
 TITLE = "The first layer's weights"
 INPUTS_TITLE = "Which inputs are still read"
 COLUMNS = [
-    "run", "method", "label", "start", "sparsity", "when", "unit", "channel", "row", "column", "value", "removed",
+    *base.WHO, "start", "sparsity", "when", "unit", "channel", "row", "column", "value", "removed",
 ]  # fmt: skip
-INPUT_COLUMNS = ["run", "method", "label", "sparsity", "asked", "channel", "row", "column", "kept"]
+INPUT_COLUMNS = [*base.WHO, "sparsity", "asked", "channel", "row", "column", "kept"]
 NOTHING = "Choose a run on images that recorded its masks."
 
 
@@ -35,15 +39,18 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame:
     first: list[np.ndarray] = []
     before, after = [], []
     for run in runs:
-        start, at = run.arrays("masks-start").get("weights"), base.nearest(run, "masks", sparsity)
-        if start is None or at is None or "weights" not in (now := run.arrays(f"masks-{at:g}")):
+        at = base.nearest(run, Kept, sparsity)
+        then, now = run.read(Ranking, stage=Stage.START), None if at is None else run.read(Kept, at)
+        if then is None or then.weights is None or now is None or now.weights is None:
             continue
-        about = {"run": run.id, "method": run.config.method, "label": names[run.id], "start": run.config.start}
-        if not any(alike(start.astype(float), known) for known in first):
-            first.append(start.astype(float))
-            before.append((about | {"when": "before", "sparsity": 0.0}, start, np.zeros(start.shape, bool)))
-        gone = (now["weights"] == 0) & ("kept" in now)
-        after.append((about | {"when": "after", "sparsity": at}, now["weights"], gone))
+        about = {**base.who(run, names), "start": run.config.start}
+        if not any(alike(then.weights.astype(float), known) for known in first):
+            first.append(then.weights.astype(float))
+            before.append(
+                (about | {"when": "before", "sparsity": 0.0}, then.weights, np.zeros(then.weights.shape, bool))
+            )
+        gone = (now.weights == 0) & (now.kept is not None)
+        after.append((about | {"when": "after", "sparsity": at}, now.weights, gone))
     room = max(0, base.MAX_FACETS - len(after))
     rows = [row for panel in [*before[:room], *after][: base.MAX_FACETS] for row in _pixels(*panel)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -63,7 +70,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     """A panel before pruning and one a run after it, each a mosaic of units; red and blue are the signs, grey is removed."""
     if table.empty:
         return base.empty(TITLE, NOTHING)
-    panels = [part for _, part in table.groupby(["run", "when"], sort=False)]
+    panels = [part for _, part in base.groups(table, ["run", "when"])]
     fig, height = base.facets([_heading(part) for part in panels], lines=2, space=56, row=200, horizontal_spacing=0.03)
     most = float(table["value"].abs().quantile(0.995)) or 1.0
     for i, part in enumerate(panels):
@@ -97,7 +104,7 @@ def _bare(fig: go.Figure, across: str, down: str) -> go.Figure:
     return fig.update_annotations(font_size=13)
 
 
-def _mosaic(fig: go.Figure, part: pd.DataFrame, facet: int, at: dict[str, int]) -> None:
+def _mosaic(fig: go.Figure, part: pd.DataFrame, facet: int, at: dict[str, Any]) -> None:
     """Units one beside the other, their channels below each other where there are several."""
     shape = [int(part[axis].max()) + 1 for axis in ("channel", "row", "column")]
     images = part["value"].to_numpy().reshape(-1, *shape)
@@ -137,7 +144,7 @@ def _name(part: pd.DataFrame) -> str:
 
 def _heading(part: pd.DataFrame) -> str:
     first = part.iloc[0]
-    network = "the trained network" if first["start"] == "trained" else "the initial network"
+    network = "the trained network" if first["start"] == Start.TRAINED else "the initial network"
     what = network if first["when"] == "before" else f"{base.percent(_share(part))} of these removed"
     return f"<b>{_name(part)}</b><br><span style='font-size:11px'>{what}</span>"
 
@@ -147,13 +154,13 @@ def inputs(runs: Sequence[Run], sparsity: float = base.SPARSITY) -> pd.DataFrame
     runs, names = list(runs), base.labels(runs)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        at = base.nearest(run, "masks", sparsity)
-        pixels = run.arrays(f"masks-{at:g}").get("pixels") if at is not None else None
-        if pixels is None:
+        at = base.nearest(run, Kept, sparsity)
+        found = None if at is None else run.read(Kept, at)
+        if found is None or (pixels := found.pixels) is None:
             continue
-        about = {"run": run.id, "method": run.config.method, "label": names[run.id], "sparsity": at, "asked": sparsity}
+        about = {**base.who(run, names), "sparsity": at, "asked": sparsity}
         rows += [
-            {**about, "channel": c, "row": y, "column": x, "kept": float(pixels[c, y, x]) / 255}
+            {**about, "channel": c, "row": y, "column": x, "kept": float(pixels[c, y, x]) / WHOLE}
             for c, y, x in np.ndindex(*pixels.shape)
         ]
     table = pd.DataFrame(rows, columns=INPUT_COLUMNS)
@@ -166,7 +173,7 @@ def inputs_plot(table: pd.DataFrame) -> go.Figure:
         return base.empty(
             INPUTS_TITLE, "Choose a run whose first layer is linear and reads images, such as LeNet-300-100."
         )
-    panels = [part for _, part in table.groupby("run", sort=False)]
+    panels = [part for _, part in base.groups(table, "run")]
     dead = [int((part["kept"] == 0).sum()) for part in panels]
     titles = [
         f"<b>{part['label'].iloc[0]}</b><br><span style='font-size:11px'>{gone} of {len(part):,} read by none</span>"
@@ -224,3 +231,4 @@ INPUTS = base.Figure(
     inputs,
     inputs_plot,
 )
+FIGURES = (FIGURE, INPUTS)

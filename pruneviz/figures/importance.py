@@ -10,13 +10,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pruneviz.figures import base
+from pruneviz.records.arrays import Directions
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 30
 TITLE = "Importance of directions"
 COLUMNS = [
-    "run", "method", "label", "layer", "when", "sparsity", "row", "rows", "column", "columns", "importance", "of_rows",
+    *base.WHO, "layer", "when", "sparsity", "row", "rows", "column", "columns", "importance", "of_rows",
     "of_columns",
 ]  # fmt: skip
 DECADES = 6  # powers of ten below the largest that are told apart
@@ -35,14 +38,13 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
     first: list[np.ndarray] = []
     before, after = [], []
     for run in runs:
-        about = {"run": run.id, "method": run.config.method, "label": names[run.id], "layer": wanted}
-        if (found := _matrix(run, "directions-start", wanted)) is not None and not any(
-            alike(found[0], m) for m in first
-        ):
+        about = {**base.who(run, names), "layer": wanted}
+        found = _matrix(run.read(Directions, stage=Stage.START), wanted)
+        if found is not None and not any(alike(found[0], m) for m in first):
             first.append(found[0])
             before.append((about | {"when": "before", "sparsity": 0.0}, *found))
-        at = base.nearest(run, "directions-tuned", sparsity)
-        if at is not None and (found := _matrix(run, f"directions-tuned-{at:g}", wanted)) is not None:
+        at = base.nearest(run, Directions, sparsity, Stage.TUNED)
+        if at is not None and (found := _matrix(run.read(Directions, at, Stage.TUNED), wanted)) is not None:
             after.append((about | {"when": "after", "sparsity": at}, *found))
     rows = [row for panel in [*before, *after][: base.MAX_FACETS] for row in _blocks(*panel)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -53,12 +55,12 @@ def alike(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and np.allclose(first, second, rtol=0, atol=1e-2 * np.abs(first).max(initial=0))
 
 
-def _matrix(run: Run, name: str, layer: str | None) -> tuple[np.ndarray, np.ndarray] | None:
-    names, arrays = run.layers(name), run.arrays(name)
-    if layer not in names:
+def _matrix(found: Directions | None, layer: str | None) -> tuple[np.ndarray, np.ndarray] | None:
+    if found is None or layer not in found.layers:
         return None
-    i = names.index(layer)
-    return arrays[f"theta{i}"].astype(float), arrays[f"shape{i}"]
+    i = found.layers.index(layer)
+    theta, shape = found.theta[i], found.shape[i]
+    return None if theta is None or shape is None else (theta.astype(float), shape)
 
 
 def _blocks(about: dict[str, Any], theta: np.ndarray, shape: np.ndarray) -> list[dict[str, Any]]:
@@ -77,7 +79,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     """One panel before pruning, one a run after it; one logarithmic colour scale for all."""
     if table.empty:
         return base.empty(TITLE, NOTHING)
-    panels = [part for _, part in table.groupby(["run", "when"], sort=False)]
+    panels = [part for _, part in base.groups(table, ["run", "when"])]
     fig, height = base.facets([_heading(part, len(panels)) for part in panels], lines=2, space=130, row=210)
     some = table.loc[table["importance"] > 0, "importance"].to_numpy()
     top = float(np.log10(some.max(initial=1e-30)))
@@ -104,7 +106,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     return fig.update_annotations(font_size=13)
 
 
-def _heatmap(fig: go.Figure, part: pd.DataFrame, low: float, top: float, at: dict[str, int]) -> None:
+def _heatmap(fig: go.Figure, part: pd.DataFrame, low: float, top: float, at: dict[str, Any]) -> None:
     grid = part.pivot(index="row", columns="column", values="importance")
     values = grid.to_numpy()
     with np.errstate(divide="ignore"):
@@ -132,7 +134,7 @@ def _heading(part: pd.DataFrame, count: int) -> str:
 
 def _sentence(part: pd.DataFrame) -> str:
     first, total = part.iloc[0], part["importance"].sum()
-    most = part.loc[part["importance"].idxmax()]
+    most = part.iloc[part["importance"].argmax()]
     name = (
         "before pruning" if first["when"] == "before" else f"{first['label']} after {base.percent(first['sparsity'])}"
     )

@@ -12,32 +12,33 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruneviz.figures import base
+from pruneviz.records.arrays import Jacobians
+from pruneviz.records.stages import SAID, Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 40
 TITLE = "Jacobian singular values of each layer"
 END_TITLE = "Jacobian from input to output"
 TREND_TITLE = "Jacobian singular values against sparsity"
 NOTHING = "Choose a finished run that recorded Jacobians."
-WHEN = {"start": "before pruning", "pruned": "pruned", "repaired": "repaired", "tuned": "trained again"}
-FILL = {"start": 0, "pruned": 0.22, "repaired": 0.5, "tuned": 0.85}
-DASH = {"pruned": "dot", "repaired": "dashdot", "tuned": "solid"}
+REPAIRED = "repaired"  # a moment of its own, where survivors move
+WHEN = {Stage.START: SAID[Stage.START], Stage.PRUNED: Stage.PRUNED, REPAIRED: REPAIRED, Stage.TUNED: SAID[Stage.TUNED]}
+FILL = {Stage.START: 0, Stage.PRUNED: 0.22, REPAIRED: 0.5, Stage.TUNED: 0.85}
+DASH = {Stage.PRUNED: "dot", REPAIRED: "dashdot", Stage.TUNED: "solid"}
 MARKS = ("", "-open", "-dot", "-open-dot")  # of one method's variants, where dashes say something else
 END = "input to output"
 BOX = {"low": 0.05, "q1": 0.25, "median": 0.5, "q3": 0.75, "high": 0.95}
-COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread", *BOX, "chosen"]
-TREND_COLUMNS = ["run", "method", "label", "layer", "when", "sparsity", "mean", "spread"]
+COLUMNS = [*base.WHO, "layer", "when", "sparsity", "mean", "spread", *BOX, "chosen"]
+TREND_COLUMNS = [*base.WHO, "layer", "when", "sparsity", "mean", "spread"]
 
 
-def moments(run: Run) -> dict[str, str]:
+def moments(run: Run) -> dict[Stage, str]:
     """What was recorded -> the moment it stands for. A run that repairs recorded the network before the repair too."""
-    after = {"zeroed": "pruned", "pruned": "repaired"} if _recorded(run, "zeroed") else {"pruned": "pruned"}
-    return {**after, "tuned": "tuned"}
-
-
-def _recorded(run: Run, stage: str) -> bool:
-    return any(name.startswith(f"jacobians-{stage}-") for name in run.names("jacobians"))
+    if run.at(Jacobians, Stage.ZEROED):
+        return {Stage.ZEROED: Stage.PRUNED, Stage.PRUNED: REPAIRED, Stage.TUNED: Stage.TUNED}
+    return {Stage.PRUNED: Stage.PRUNED, Stage.TUNED: Stage.TUNED}
 
 
 def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None = None) -> pd.DataFrame:
@@ -50,25 +51,24 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
     runs, names = list(runs), base.labels(runs)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        found = [("start", 0.0, "jacobians-start")]
+        found: list[tuple[str, float, Stage]] = [(Stage.START, 0.0, Stage.START)]
         for stage, when in moments(run).items():
-            if (at := base.nearest(run, f"jacobians-{stage}", sparsity)) is not None:
-                found.append((when, at, f"jacobians-{stage}-{at:g}"))
-        for when, at, name in found:
-            about = {"run": run.id, "method": run.config.method, "label": names[run.id], "when": when, "sparsity": at}
-            rows += [{**about, **values} for values in _values(run, name)]
+            if (at := base.nearest(run, Jacobians, sparsity, stage)) is not None:
+                found.append((when, at, stage))
+        for when, at, stage in found:
+            about = {**base.who(run, names), "when": str(when), "sparsity": at}
+            rows += [{**about, **values} for values in _values(run.read(Jacobians, at, stage))]
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.assign(chosen=table["layer"] == base.module(layer)) if layer else table.assign(chosen=False)
 
 
-def _values(run: Run, name: str) -> list[dict[str, Any]]:
+def _values(recorded: Jacobians | None) -> list[dict[str, Any]]:
     """Mean, spread and quantiles, layer by layer and from input to output."""
-    a = run.arrays(name)
-    found = [
-        (layer, *(a[key][i] for key in ("mean", "spread", "quantiles"))) for i, layer in enumerate(run.layers(name))
-    ]
-    if "end" in a:
-        found.append((END, a["end_mean"][0], a["end_spread"][0], a["end"]))
+    if recorded is None:
+        return []
+    found = list(zip(recorded.layers, recorded.mean, recorded.spread, recorded.quantiles, strict=True))
+    if recorded.end is not None and recorded.end_mean is not None and recorded.end_spread is not None:
+        found.append((END, recorded.end_mean[0], recorded.end_spread[0], recorded.end))
     return [
         {
             "layer": layer, "mean": float(mean), "spread": float(spread),
@@ -83,15 +83,15 @@ def plot(table: pd.DataFrame) -> go.Figure:
     table = table[table["layer"] != END]
     if table.empty:
         return base.empty(TITLE, NOTHING)
-    facets = list(table.groupby("run", sort=False))
+    facets = list(base.groups(table, "run"))
     drawn = facets[: base.MAX_FACETS]
     fig, height = base.facets(
         [f"<b>{part['label'].iloc[0]}</b>" for _, part in drawn], shared_yaxes="all", horizontal_spacing=0.05
     )
     for i, (_, part) in enumerate(drawn):
         place = base.place(i, len(drawn))
-        for when, boxes in part.groupby("when", sort=False):
-            _boxes(fig, boxes, str(when), boxes["layer"], **place)
+        for when, boxes in base.groups(part, "when"):
+            _boxes(fig, boxes, str(when), boxes["layer"].tolist(), **place)
         base.rule(fig, y=1, facet=i)
         if part["chosen"].any():
             base.spotlight(fig, list(part["layer"].unique()).index(part.loc[part["chosen"], "layer"].iloc[0]), facet=i)
@@ -118,13 +118,13 @@ def _medians(table: pd.DataFrame) -> list[str]:
     """Run by run and layer by layer the medians, in words."""
     return [
         f"{label}, {layer if layer == END else f'layer {layer}'}, median "
-        + ", ".join(f"{row.median:.2f} {WHEN[row.when]}" for row in part.itertuples())
-        for (label, layer), part in table.groupby(["label", "layer"], sort=False)
+        + ", ".join(f"{row.median:.2f} {WHEN[row.when]}" for row in base.rows(part))
+        for (label, layer), part in base.groups(table, ["label", "layer"])
     ]
 
 
 def _boxes(fig: go.Figure, part: pd.DataFrame, when: str, x: Sequence[Any], **place: int) -> None:
-    shade = base.colour(part["method"].iloc[0])
+    shade = part["colour"].iloc[0]
     fig.add_box(
         x=x, q1=part["q1"], median=part["median"], q3=part["q3"], lowerfence=part["low"], upperfence=part["high"],
         name=WHEN[when], offsetgroup=when, showlegend=False, fillcolor=base.faded(shade, FILL[when]),
@@ -148,11 +148,11 @@ def end_plot(table: pd.DataFrame) -> go.Figure:
     low = max(table.loc[table["low"] > 0, "low"].min(), 1e-6 * top) if (table["low"] > 0).any() else 1e-6 * top
     shown = table.assign(**{key: np.log10(table[key].clip(low)) for key in BOX})
     fig = go.Figure()
-    for i, (_, part) in enumerate(shown.groupby("run", sort=False)):
-        for k, (when, box) in enumerate(part.groupby("when", sort=False)):
+    for i, (_, part) in enumerate(base.groups(shown, "run")):
+        for k, (when, box) in enumerate(base.groups(part, "when")):
             _boxes(fig, box, str(when), [i + 0.2 * (k - (part["when"].nunique() - 1) / 2)])
     base.rule(fig, y=0)
-    dead = [f"{r.label} {WHEN[r.when]}" for r in table[table["high"] <= 0].itertuples()]
+    dead = [f"{r.label} {WHEN[r.when]}" for r in base.rows(table[table["high"] <= 0])]
     note = f"All values are 0, so no signal passes: {base.listed(dead)}." if dead else ""
     at = table["sparsity"].max()
     alt = f"Singular values of the Jacobian from input to output at {base.percent(at)} sparsity: {base.listed(_medians(table), 8)}."
@@ -177,15 +177,14 @@ def trend_data(runs: Sequence[Run], layer: str | None = None) -> pd.DataFrame:
     wanted = base.module(layer) if layer is not None else None
     rows: list[dict[str, Any]] = []
     for run in runs:
-        about = {"run": run.id, "method": run.config.method, "label": names[run.id], "layer": wanted or "all layers"}
+        about = {**base.who(run, names), "layer": wanted or "all layers"}
         for stage, when in moments(run).items():
-            points = [(0.0, "jacobians-start")] + [(s, f"jacobians-{stage}-{s:g}") for s in base.sparsities(run)]
-            for at, name in points:
-                picked = [i for i, found in enumerate(run.layers(name)) if wanted in (None, found)]
-                if picked:
-                    a = run.arrays(name)
-                    means = {key: float(a[key][picked].mean()) for key in ("mean", "spread")}
-                    rows.append({**about, "when": when, "sparsity": at, **means})
+            for at, read in ((0.0, Stage.START), *((s, stage) for s in run.at(Jacobians, stage))):
+                found = run.read(Jacobians, at, read)
+                picked = [i for i, name in enumerate(found.layers) if wanted in (None, name)] if found else []
+                if found and picked:
+                    means = {"mean": float(found.mean[picked].mean()), "spread": float(found.spread[picked].mean())}
+                    rows.append({**about, "when": str(when), "sparsity": at, **means})
     return pd.DataFrame(rows, columns=TREND_COLUMNS)
 
 
@@ -200,14 +199,14 @@ def trend_plot(table: pd.DataFrame) -> go.Figure:
     titles = ["<b>Mean</b>", "<b>Mean distance from 1</b>"]
     fig = make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.12)
     variant = base.variants(table)
-    for (_, when), part in table.groupby(["run", "when"], sort=False):
-        first, after = part.iloc[0], when == "tuned"
-        mark = base.symbol(first["method"]) + MARKS[variant[first["label"]] % 4]
+    for (_, when), part in base.groups(table, ["run", "when"]):
+        first, after = part.iloc[0], when == Stage.TUNED
+        mark = base.marked(first["symbol"], MARKS[variant[first["label"]] % 4])
         for col, value in enumerate(("mean", "spread"), 1):
             fig.add_scatter(
                 x=base.spaced(part["sparsity"]), y=part[value], mode="lines+markers", legendgroup=first["run"],
                 name=first["label"], showlegend=after and col == 1, marker={"symbol": mark, "size": 7 if after else 6},
-                line={"color": base.colour(first["method"]), "width": 2, "dash": DASH[str(when)]},
+                line={"color": first["colour"], "width": 2, "dash": DASH[str(when)]},
                 customdata=[base.percent(s) for s in part["sparsity"]],
                 hovertemplate=f"{first['label']}, {WHEN[str(when)]}<br>%{{customdata}} removed: %{{y:.3f}}<extra></extra>",
                 row=1, col=col,
@@ -216,7 +215,7 @@ def trend_plot(table: pd.DataFrame) -> go.Figure:
         base.key(fig, WHEN[when], DASH[when], row=1, col=1)
     base.rule(fig, y=1)
     said = []
-    for label, part in table.groupby("label", sort=False):
+    for label, part in base.groups(table, "label"):
         last = part.groupby("when", sort=False).last()
         values = ", ".join(f"{r['mean']:.2f} {WHEN[str(when)]}" for when, r in last.iterrows())
         said.append(f"{label} {values} at {base.percent(last['sparsity'].max())}")
@@ -258,3 +257,4 @@ TREND = base.Figure(
     trend_data,
     trend_plot,
 )
+FIGURES = (FIGURE, ENDS, TREND)

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from pruneviz.figures import base
+from pruneviz.records.about import About
+from pruneviz.records.metrics import ACCURACY, TEST
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
-    from pruneviz.config import RunConfig
+    from pruneviz.plan.config import RunConfig
     from pruneviz.store import Run
 
+ORDER = 45
 TITLE = "Test accuracy with and without repair"
 KINDS = {"none": "not repaired", "rescale": "layers rescaled", "isometry": "made isometric"}
 FILL = {"none": 0, "rescale": 0.35, "isometry": 0.95}
 KEYS = ["family", "label", "method", "repair", "sparsity"]
-COLUMNS = [*KEYS, "mean", "low", "high", "seeds"]
+COLUMNS = [*KEYS, "colour", "mean", "low", "high", "seeds", "without_path"]
 
 
 def family(config: RunConfig) -> str:
     """What runs have in common that differ in the repair, and the seed, alone."""
-    return _plain(config).canonical
+    return base.spelled(config, **_unrepaired(config), seed=0, probes=(), note="")
 
 
-def _plain(config: RunConfig) -> RunConfig:
-    params = {key: value for key, value in config.params.items() if key != "repair"}
-    return config.model_copy(update={"seed": 0, "repair": "none", "params": params, "probes": ()})
+def _unrepaired(config: RunConfig) -> dict[str, Any]:
+    return {"repair": "none", "params": {key: value for key, value in config.params.items() if key != "repair"}}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ class _Named:
 
     id: str
     config: RunConfig
+    about: About
+
+    @classmethod
+    def of(cls, run: Run) -> _Named:
+        """The run by its family, whatever its repair."""
+        kept = tuple(text for text in run.about.departures if not text.startswith("repair "))
+        config = run.config.model_copy(update=_unrepaired(run.config))
+        return cls(family(run.config), config, run.about.model_copy(update={"departures": kept}))
 
 
 def repaired(runs: Iterable[Run]) -> bool:
@@ -47,32 +58,38 @@ def repaired(runs: Iterable[Run]) -> bool:
 
 def data(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a family, repair (none, rescale, isometry) and sparsity: test accuracy after training again, as ``mean``,
-    ``low`` and ``high`` over ``seeds`` runs. Families with one kind of repair alone are left out."""
+    ``low`` and ``high`` over ``seeds`` runs, ``without_path`` of which have no path left from input to output. Families with
+    one kind of repair alone are left out."""
     families = {run.id: family(run.config) for run in runs}
-    names = base.labels([_Named(families[run.id], _plain(run.config)) for run in runs], seeds=False)
+    names = base.labels([_Named.of(run) for run in runs], seeds=False)
+    colours = {families[run.id]: run.about.colour for run in reversed(runs)}
+    cut = {run.id: base.without_path(run) for run in runs}
     rows = [
         {
             "family": families[run.id], "label": names[families[run.id]], "method": run.config.method,
             "repair": base.repair(run.config), "sparsity": row.sparsity, "seed": run.config.seed, "value": row.value,
+            "without_path": row.sparsity in cut[run.id],
         }
-        for run in runs for row in run.metrics.itertuples(index=False)
-        if (row.stage, row.split, row.metric) == ("tuned", "test", "accuracy")
+        for run in runs for row in base.rows(run.metrics)
+        if (row.stage, row.split, row.metric) == (Stage.TUNED, TEST, ACCURACY)
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=[*KEYS, "seed", "value"])
+    table = pd.DataFrame(rows, columns=[*KEYS, "seed", "value", "without_path"])
     kinds = table.groupby("family")["repair"].nunique()
     several = table[table["family"].isin(kinds.index[kinds > 1])]
     found = several.groupby(KEYS, sort=False, as_index=False).agg(
-        mean=("value", "mean"), low=("value", "min"), high=("value", "max"), seeds=("seed", "nunique")
+        mean=("value", "mean"), low=("value", "min"), high=("value", "max"), seeds=("seed", "nunique"),
+        without_path=("without_path", "sum"),
     )  # fmt: skip
     order = found["repair"].map(list(KINDS).index)
-    return found.assign(order=order).sort_values(["sparsity", "order"], kind="stable")[COLUMNS].reset_index(drop=True)
+    found = found.assign(order=order, colour=found["family"].map(colours))
+    return found.sort_values(["sparsity", "order"], kind="stable")[COLUMNS].reset_index(drop=True)
 
 
 def plot(table: pd.DataFrame) -> go.Figure:
     """One facet a method: at each sparsity the repairs side by side, hollow, pale and full."""
     if table.empty:
         return base.empty(TITLE, "Choose runs that differ in the repair alone, say SNIP with repair none and isometry.")
-    parts = [part for _, part in table.groupby("family", sort=False)]
+    parts = [part for _, part in base.groups(table, "family")]
     drawn = parts[: base.MAX_FACETS]
     sparsities = sorted(table["sparsity"].unique())
     place_of = {s: i for i, s in enumerate(sparsities)}
@@ -82,10 +99,13 @@ def plot(table: pd.DataFrame) -> go.Figure:
     kinds = [kind for kind in KINDS if kind in set(table["repair"])]
     for i, part in enumerate(drawn):
         at = base.place(i, len(drawn))
-        for kind, points in part.groupby("repair", sort=False):
+        for kind, points in base.groups(part, "repair"):
             aside = 0.22 * (kinds.index(str(kind)) - (len(kinds) - 1) / 2)
             _dots(fig, points, str(kind), [place_of[s] + aside for s in points["sparsity"]], **at)
-        ticks = {"tickvals": list(range(len(sparsities))), "ticktext": [base.percent(s) for s in sparsities]}
+        ticks: dict[str, Any] = {
+            "tickvals": list(range(len(sparsities))),
+            "ticktext": [base.percent(s) for s in sparsities],
+        }
         fig.update_xaxes(title_text="weights removed", range=[-0.6, len(sparsities) - 0.4], **ticks, **at)
         fig.update_yaxes(title_text="test accuracy (%)" if at["col"] == 1 else "", **at)
     for kind in kinds:
@@ -98,12 +118,12 @@ def plot(table: pd.DataFrame) -> go.Figure:
 
 
 def _dots(fig: go.Figure, points: pd.DataFrame, kind: str, x: list[float], **place: int) -> None:
-    shade = base.colour(points["method"].iloc[0])
+    shade = points["colour"].iloc[0]
     mean, low, high = (100 * points[key] for key in ("mean", "low", "high"))
     said = [
         f"{base.percent(r.sparsity)} removed, {KINDS[kind]}<br><b>{100 * r.mean:.1f}%</b>"
         + (f"<br>{100 * r.low:.1f}% to {100 * r.high:.1f}% over {r.seeds} seeds" if r.seeds > 1 else "")
-        for r in points.itertuples()
+        for r in base.rows(points)
     ]
     bars = {"type": "data", "array": high - mean, "arrayminus": mean - low, "thickness": 1.6, "width": 4}
     fig.add_scatter(
@@ -117,9 +137,9 @@ def _dots(fig: go.Figure, points: pd.DataFrame, kind: str, x: list[float], **pla
 def _sentences(table: pd.DataFrame) -> list[str]:
     """Each family at its highest sparsity, in words."""
     said = []
-    for label, part in table.groupby("label", sort=False):
+    for label, part in base.groups(table, "label"):
         last = part[part["sparsity"] == part["sparsity"].max()]
-        values = ", ".join(f"{100 * r.mean:.1f}% {KINDS[r.repair]}" for r in last.itertuples())
+        values = ", ".join(f"{100 * r.mean:.1f}% {KINDS[r.repair]}" for r in base.rows(last))
         said.append(f"{label} at {base.percent(last['sparsity'].iloc[0])}: {values}")
     return said
 

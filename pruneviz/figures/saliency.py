@@ -10,16 +10,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pruneviz.figures import base
+from pruneviz.records.arrays import Saliency
+from pruneviz.records.units import Unit
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 5
 TITLE = "Saliency: what is kept and what is removed"
 COLUMNS = [
-    "run", "method", "label", "layer", "facet", "unit", "asked", "sparsity", "log", "linear", "lower", "upper", "kept",
+    *base.WHO, "layer", "facet", "unit", "asked", "sparsity", "log", "linear", "lower", "upper", "kept",
     "removed", "zeros_kept", "zeros_removed", "threshold", "size", "alive",
 ]  # fmt: skip
-LAYER_COLUMNS = ["run", "method", "label", "layer", "unit", "asked", "sparsity", "size", "alive", "removed", "chosen"]
+LAYER_COLUMNS = [*base.WHO, "layer", "unit", "asked", "sparsity", "size", "alive", "removed", "chosen"]
 SHADES = {"kept": 1, "removed": 0.32}
 NOTHING = "Choose a finished run that recorded saliencies."
 
@@ -37,7 +40,7 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
         panels = histograms(run, sparsity)
         picked = [p for p in panels if wanted is None or p["layer"] == wanted][: base.MAX_FACETS]
         for panel in picked if wanted is None else picked[:1]:
-            about = {"run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity, **panel}
+            about = {**base.who(run, names), "asked": sparsity, **panel}
             about["facet"] = panel["layer"] if wanted is None else names[run.id]
             bins = zip(*(about.pop(key) for key in ("lower", "upper", "kept", "removed")), strict=True)
             rows += [
@@ -49,27 +52,23 @@ def data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str | None
 
 def histograms(run: Run, sparsity: float) -> list[dict[str, Any]]:
     """The recorded histograms at the nearest recorded sparsity, one for each layer, bins as arrays."""
-    at = base.nearest(run, "saliency", sparsity)
-    if at is None:
+    at = base.nearest(run, Saliency, sparsity)
+    if at is None or (found := run.read(Saliency, at)) is None:
         return []
-    name = f"saliency-{at:g}"
-    a = run.arrays(name)
-    edges = a["edges"]
     return [
         {
-            "layer": base.module(layer), "unit": base.units(run.config.method), "sparsity": at, **scale(a),
-            "lower": edges[:-1], "upper": edges[1:],
-            "kept": a["kept"][i], "removed": a["removed"][i],
-            "zeros_kept": int(a["zeros"][i, 0]), "zeros_removed": int(a["zeros"][i, 1]),
-            "threshold": cut(a, i), "size": int(a["sizes"][i]), "alive": int(a["alive"][i]),
+            "layer": base.module(layer), "unit": run.about.removes, "sparsity": at, **scale(found),
+            "lower": found.edges[:-1], "upper": found.edges[1:], "kept": found.kept[i], "removed": found.removed[i],
+            "zeros_kept": int(found.zeros[i, 0]), "zeros_removed": int(found.zeros[i, 1]),
+            "threshold": cut(found, i), "size": int(found.sizes[i]), "alive": int(found.alive[i]),
         }
-        for i, layer in enumerate(run.layers(name))
+        for i, layer in enumerate(found.layers)
     ]  # fmt: skip
 
 
-def scale(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def scale(found: Saliency) -> dict[str, Any]:
     """How scores were binned: ``log`` 0 plainly, 1 by their log10, 2 by a logarithm with a sign, linear up to ``linear``."""
-    return {"log": int(arrays["log"][0]), "linear": float(arrays["linthresh"][0]) if "linthresh" in arrays else 1.0}
+    return {"log": found.log, "linear": found.linthresh}
 
 
 def place(score: float, log: int, linear: float) -> float:
@@ -92,12 +91,11 @@ def ticks(low: float, high: float, log: int, linear: float) -> dict[str, Any]:
     return {"title_text": "score (log scale)", "tickvals": values, "ticktext": texts}
 
 
-def cut(arrays: dict[str, np.ndarray], i: int) -> float:
+def cut(found: Saliency, i: int) -> float:
     """The highest score removed in layer ``i``: the run's own threshold, or, where layers have one each, a reading from
     the layer's histogram to within a bin."""
-    edges, kept, removed = arrays["edges"], arrays["kept"][i], arrays["removed"][i]
-    stored = float(arrays["threshold"][min(i, len(arrays["threshold"]) - 1)])
-    at = place(stored, **scale(arrays))
+    edges, kept, removed, stored = found.edges, found.kept[i], found.removed[i], found.threshold
+    at = place(stored, **scale(found))
     if not removed.any() or np.isnan(at):
         return stored
     top = int(np.flatnonzero(removed)[-1])
@@ -105,15 +103,16 @@ def cut(arrays: dict[str, np.ndarray], i: int) -> float:
     if top >= below or not kept[top + 1 : below].any():
         return stored
     share = removed[top] / (removed[top] + kept[top])
-    return score_at(edges[top] + share * (edges[top + 1] - edges[top]), **scale(arrays))
+    return score_at(edges[top] + share * (edges[top + 1] - edges[top]), **scale(found))
 
 
 def plot(table: pd.DataFrame) -> go.Figure:
     """One facet a layer or a run: removed light, kept solid, the threshold dashed."""
     if table.empty:
         return base.empty(TITLE, NOTHING)
-    facets, mixed = list(table.groupby(["run", "layer"], sort=False)), table["unit"].nunique() > 1
-    room = {"horizontal_spacing": 0.34 / base.grid(len(facets))[1]} if mixed else {}  # for a title beside each
+    facets, mixed = list(base.groups(table, ["run", "layer"])), table["unit"].nunique() > 1
+    beside = 0.34 / base.grid(len(facets))[1]  # room for a title
+    room: dict[str, Any] = {"horizontal_spacing": beside} if mixed else {}
     fig, height = base.facets([_heading(part) for _, part in facets], lines=3, space=128, **room)
     for i, (_, part) in enumerate(facets):
         _histogram(fig, part, i, named=mixed, **base.place(i, len(facets)))
@@ -132,7 +131,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
 
 def _histogram(fig: go.Figure, part: pd.DataFrame, facet: int, row: int, col: int, *, named: bool) -> None:
     first = part.iloc[0]
-    shade, axis = base.colour(first["method"]), (int(first["log"]), float(first["linear"]))
+    shade, axis = first["colour"], (int(first["log"]), float(first["linear"]))
     part = folded(part)
     lower, upper = part["lower"].to_numpy(), part["upper"].to_numpy()
     spans = [
@@ -173,7 +172,9 @@ def folded(part: pd.DataFrame) -> pd.DataFrame:
     first = int(np.argmax(both.cumsum() > 0.01 * both.sum()))
     found = part.iloc[first : int(np.flatnonzero(both)[-1]) + 1].copy()
     for side in SHADES:
-        found.iloc[0, found.columns.get_loc(side)] += int(part[side].iloc[:first].sum())
+        counts = found[side].to_numpy(copy=True)
+        counts[0] += int(part[side].iloc[:first].sum())
+        found[side] = counts
     return found
 
 
@@ -200,14 +201,12 @@ def _kept_below(panel: pd.DataFrame) -> int:
     return int(panel.loc[panel["upper"] < at, "kept"].sum())
 
 
-def _why(method: str) -> str:
-    """Why units stay whose score lies below the highest score removed."""
-    match base.units(method):
-        case "weights":
-            return "it removes one after another, and each removal changes the scores of those that are left"
-        case "filters":
-            return "a layer keeps a few filters whatever they score, and removals one after another change the scores"
-    return "a few directions of each side stay, and so does a layer that three smaller ones would make larger"
+# Why units stay whose score lies below the highest score removed
+_WHY = {
+    Unit.WEIGHT.plural: "it removes one after another, and each removal changes the scores of those that are left",
+    Unit.FILTER.plural: "a layer keeps a few filters whatever they score, and removals one after another change the scores",
+    Unit.EIGENBASIS.plural: "a few directions of each side stay, and so does a layer that three smaller ones would make larger",
+}
 
 
 def _note(table: pd.DataFrame) -> str:
@@ -217,16 +216,16 @@ def _note(table: pd.DataFrame) -> str:
     if zeros:
         gone = int(first["zeros_removed"].sum())
         parts.append(f"{zeros:,} scores of exactly 0 ({gone:,} of them removed) are in no bar.")
-    for label, part in table.groupby("label", sort=False):
-        if early := sum(_kept_below(panel) for _, panel in part.groupby("layer", sort=False)):
-            parts.append(
-                f"{label} keeps {early:,} {part['unit'].iloc[0]} that score below its cut: {_why(part['method'].iloc[0])}."
-            )
+    for label, part in base.groups(table, "label"):
+        if early := sum(_kept_below(panel) for _, panel in base.groups(part, "layer")):
+            unit = part["unit"].iloc[0]
+            why = f": {_WHY[unit]}" if unit in _WHY else ""
+            parts.append(f"{label} keeps {early:,} {unit} that score below its cut{why}.")
     if (first["log"] == 2).any():
         parts.append(
             "Scores with a sign stand on an axis that is logarithmic on both sides of 0 and linear close to it."
         )
-    for label, group in first.groupby("label", sort=False):
+    for label, group in base.groups(first, "label"):
         if group["sparsity"].iloc[0] != group["asked"].iloc[0]:
             asked, found = base.percent(group["asked"].iloc[0]), base.percent(group["sparsity"].iloc[0])
             parts.append(f"{label} has no {asked}; its nearest, {found}, is shown.")
@@ -239,7 +238,7 @@ def layer_data(runs: Sequence[Run], sparsity: float = base.SPARSITY, layer: str 
     runs, names = list(runs), base.labels(runs)
     rows = [
         {
-            "run": run.id, "method": run.config.method, "label": names[run.id], "asked": sparsity,
+            **base.who(run, names), "asked": sparsity,
             **{key: panel[key] for key in ("layer", "unit", "sparsity", "size", "alive")},
             "removed": 1 - panel["alive"] / max(panel["size"], 1), "chosen": layer is not None and panel["layer"] == base.module(layer),
         }
@@ -254,8 +253,8 @@ def layer_plot(table: pd.DataFrame) -> go.Figure:
     if table.empty:
         return base.empty(title, NOTHING)
     fig, variant = go.Figure(), base.variants(table)
-    for _, part in list(table.groupby("run", sort=False))[: base.MAX_TRACES]:
-        shade = base.colour(part["method"].iloc[0])
+    for _, part in list(base.groups(table, "run"))[: base.MAX_TRACES]:
+        shade = part["colour"].iloc[0]
         emptied = part["alive"] == 0
         fig.add_bar(
             x=part["layer"], y=100 * part["removed"], name=part["label"].iloc[0],
@@ -268,7 +267,7 @@ def layer_plot(table: pd.DataFrame) -> go.Figure:
         )  # fmt: skip
     at, counted = table["sparsity"].iloc[0], base.in_common(table["unit"])
     base.rule(fig, y=100 * at)
-    highest = table.loc[table["removed"].idxmax()]
+    highest = table.iloc[table["removed"].argmax()]
     lost = table[table["alive"] == 0]
     alt = (
         f"Share of {counted} removed in each layer at {base.percent(at)} sparsity; the most, "
@@ -276,7 +275,7 @@ def layer_plot(table: pd.DataFrame) -> go.Figure:
         + (f"{len(lost)} layers lost everything." if len(lost) else "no layer lost everything.")
     )
     fig = base.finish(fig, f"{title} at {base.percent(at)} overall", alt, height=340, note=_counted(table))
-    whole = sorted((part["layer"] for _, part in table.groupby("run", sort=False)), key=len, reverse=True)
+    whole = sorted((part["layer"] for _, part in base.groups(table, "run")), key=len, reverse=True)
     order = list(dict.fromkeys(layer for layers in whole for layer in layers))  # of the run that scores most of them
     fig.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=order)
     fig.update_traces(unselected_marker_opacity=1)
@@ -288,7 +287,7 @@ def layer_plot(table: pd.DataFrame) -> go.Figure:
 def _counted(table: pd.DataFrame) -> str:
     """What the bars of each run count, where some count other things than weights."""
     kinds = table.drop_duplicates("run").groupby("unit", sort=False)["label"].agg(list)
-    if list(kinds.index) == ["weights"]:
+    if list(kinds.index) == [Unit.WEIGHT.plural]:
         return ""
     said = base.listed([f"{unit} of {', '.join(names)}" for unit, names in kinds.items()])
     return f"Counted here: {said}. Whole units take along the weights that read them, so their share is not that of weights."
@@ -313,3 +312,4 @@ LAYERS = base.Figure(
     layer_data,
     layer_plot,
 )
+FIGURES = (FIGURE, LAYERS)

@@ -11,12 +11,15 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 from pruneviz.figures import base
+from pruneviz.records.arrays import Sensitivity
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 55
 TITLE = "Accuracy without a layer's lowest filters"
-COLUMNS = ["run", "method", "label", "layer", "depth", "of", "ratio", "accuracy", "samples"]
+COLUMNS = [*base.WHO, "layer", "depth", "of", "ratio", "accuracy", "samples"]
 LINES = base.MAX_TRACES - 1  # one is the colour bar's
 NAMED = 12  # layers that a legend can name; beyond, a colour bar tells how deep a layer lies
 # From shallow to deep: each has a contrast of 3 or more on white and on near-black.
@@ -31,15 +34,14 @@ def data(runs: Sequence[Run]) -> pd.DataFrame:
     runs, names = list(runs), base.labels(runs)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        arrays, layers = run.arrays("sensitivity-start"), run.layers("sensitivity-start")
-        about = {"run": run.id, "method": run.config.method, "label": names[run.id], "of": len(layers)}
+        if (found := run.read(Sensitivity, stage=Stage.START)) is None:
+            continue
+        about = {**base.who(run, names), "of": len(found.layers), "samples": found.samples}
         rows += [
-            {
-                **about, "layer": layer, "depth": i, "ratio": float(ratio), "accuracy": float(arrays["accuracy"][i, j]),
-                "samples": int(arrays["samples"][0]),
-            }
-            for i, layer in enumerate(layers) for j, ratio in enumerate(arrays["ratios"])
-        ]  # fmt: skip
+            {**about, "layer": layer, "depth": i, "ratio": float(ratio), "accuracy": float(found.accuracy[i, j])}
+            for i, layer in enumerate(found.layers)
+            for j, ratio in enumerate(found.ratios)
+        ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -47,7 +49,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     """A facet a run, a line a layer, coloured by depth."""
     if table.empty:
         return base.empty(TITLE, "Choose a run of L1 filters, Kron-OBD or Kron-OBS: they try each layer alone.")
-    parts = [part for _, part in table.groupby("run", sort=False)]
+    parts = [part for _, part in base.groups(table, "run")]
     drawn = parts[: base.MAX_FACETS]
     most, deepest = LINES // len(drawn), int(table["of"].max()) - 1
     fig, height = base.facets([f"<b>{part['label'].iloc[0]}</b>" for part in drawn], space=110, row=230)
@@ -72,7 +74,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     return fig.update_annotations(font_size=13)
 
 
-def _line(fig: go.Figure, line: pd.DataFrame, deepest: int, at: dict[str, int], named: set[str]) -> None:
+def _line(fig: go.Figure, line: pd.DataFrame, deepest: int, at: dict[str, Any], named: set[str]) -> None:
     first = line.iloc[0]
     shade = sample_colorscale(DEPTHS, [first["depth"] / max(deepest, 1)])[0]
     name = f"layer {first['layer']}"
@@ -102,9 +104,9 @@ def _sentence(part: pd.DataFrame) -> str:
     """The layer that can lose least, by the mean over the ratios."""
     means = part.groupby("layer", sort=False)["accuracy"].mean()
     weakest, toughest = means.idxmin(), means.idxmax()
-    half = part[np.isclose(part["ratio"], 0.5)].set_index("layer")["accuracy"]
+    half = part[np.isclose(part["ratio"], 0.5)].set_index("layer")["accuracy"].to_dict()
     said = {
-        layer: f"{layer} ({base.percent(half[layer])} without half of it)" if layer in half.index else str(layer)
+        layer: f"{layer} ({base.percent(half[layer])} without half of it)" if layer in half else str(layer)
         for layer in (weakest, toughest)
     }
     return f"{part['label'].iloc[0]}, most sensitive layer {said[weakest]}, least layer {said[toughest]}"

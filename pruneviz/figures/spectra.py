@@ -10,13 +10,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from pruneviz.figures import base
+from pruneviz.records.arrays import Cut, Spectra
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
 
+ORDER = 25
 TITLE = "Kronecker spectra before and after pruning"
 COLUMNS = [
-    "run", "method", "label", "layer", "factor", "when", "sparsity", "index", "of", "eigenvalue", "condition", "rank"
+    *base.WHO, "layer", "factor", "when", "sparsity", "index", "of", "eigenvalue", "condition", "rank"
 ]  # fmt: skip
 FACTORS = {"A": "of inputs", "S": "of gradients"}
 PRODUCT = "A ⊗ S"
@@ -43,9 +46,9 @@ def data(runs: Sequence[Run], sparsity: float | None = None, layer: str | None =
     wanted = base.chosen(runs, layer)
     rows: list[dict[str, Any]] = []
     for run in runs:
-        about = {"run": run.id, "method": run.config.method, "label": names[run.id], "layer": wanted}
-        for when, at, name in moments(run, sparsity):
-            if both := {factor: values for factor, values, _ in spectrum(run, name, wanted)}:
+        about = {**base.who(run, names), "layer": wanted}
+        for when, at, recorded in moments(run, sparsity):
+            if both := spectrum(recorded, wanted):
                 curves = {factor: (np.arange(len(values)), values) for factor, values in both.items()}
                 for factor, (index, values) in {**curves, PRODUCT: product(**both)}.items():
                     rows += _curve({**about, "factor": factor, "when": when, "sparsity": at}, index, values, both)
@@ -53,19 +56,20 @@ def data(runs: Sequence[Run], sparsity: float | None = None, layer: str | None =
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def moments(run: Run, sparsity: float | None) -> list[tuple[str, float, str]]:
-    """Before pruning, and after it at the nearest recorded sparsity: (when, sparsity, recorded name)."""
-    at = base.nearest(run, "spectra-tuned", base.SPARSITY if sparsity is None else sparsity)
-    found = [("before", 0.0, "spectra-start")]
-    return found if at is None else [*found, ("after", at, f"spectra-tuned-{at:g}")]
+def moments(run: Run, sparsity: float | None) -> list[tuple[str, float, Spectra | None]]:
+    """Before pruning, and after it at the nearest recorded sparsity: (when, sparsity, what was recorded)."""
+    at = base.nearest(run, Spectra, base.SPARSITY if sparsity is None else sparsity, Stage.TUNED)
+    found = [("before", 0.0, run.read(Spectra, stage=Stage.START))]
+    return found if at is None else [*found, ("after", at, run.read(Spectra, at, Stage.TUNED))]
 
 
-def spectrum(run: Run, name: str, layer: str | None) -> list[tuple[str, np.ndarray, str]]:
-    """The factors of one layer: (A or S, eigenvalues, recorded layer); empty where the run has no such layer."""
-    arrays, names = run.arrays(name), run.layers(name)
-    if layer not in names:
-        return []
-    return [(factor, arrays[f"{factor}{names.index(layer)}"].astype(float), layer) for factor in FACTORS]
+def spectrum(recorded: Spectra | None, layer: str | None) -> dict[str, np.ndarray]:
+    """The factors of one layer: A and S -> eigenvalues; empty where there is no such layer."""
+    if recorded is None or layer not in recorded.layers:
+        return {}
+    i = recorded.layers.index(layer)
+    A, S = recorded.A[i], recorded.S[i]
+    return {} if A is None or S is None else {"A": A.astype(float), "S": S.astype(float)}
 
 
 def product(A: np.ndarray, S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,13 +112,17 @@ def _curve(
 
 def _cut(run: Run, sparsity: float | None, layer: str | None) -> list[dict[str, Any]]:
     """The directions that were cut of one layer: a row each, at most 512 a side."""
-    at = base.nearest(run, "directions-pruned", base.SPARSITY if sparsity is None else sparsity)
-    names = run.layers(f"directions-pruned-{at:g}") if at is not None else []
-    if layer not in names:
+    at = base.nearest(run, Cut, base.SPARSITY if sparsity is None else sparsity)
+    found = None if at is None else run.read(Cut, at)
+    if found is None or layer not in found.layers:
         return []
-    arrays, i, rows = run.arrays(f"directions-pruned-{at:g}"), names.index(layer), []
-    for factor in FACTORS:
-        values, kept = arrays[f"{factor}{i}"], arrays[f"kept{factor}{i}"].astype(bool)
+    i = found.layers.index(layer)
+    sides = {"A": (found.A[i], found.keptA[i]), "S": (found.S[i], found.keptS[i])}
+    rows: list[dict[str, Any]] = []
+    for factor, (values, flags) in sides.items():
+        if values is None or flags is None:
+            continue
+        kept = flags.astype(bool)
         rows += [
             {
                 "factor": factor, "when": "kept" if kept[j] else "removed", "sparsity": at, "index": int(j) + 1,
@@ -147,7 +155,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     titles = [f"<b>{factor}</b>, {text}" for factor, text in PANELS.items()]
     fig, _ = base.facets(titles, horizontal_spacing=0.07)
     columns, variant = {factor: i for i, factor in enumerate(PANELS, 1)}, base.variants(table)
-    curves = list(table[table["when"].isin(list(WHEN))].groupby(["run", "factor", "when"], sort=False))
+    curves = list(base.groups(table[table["when"].isin(list(WHEN))], ["run", "factor", "when"]))
     most = min(base.MAX_POINTS, ALL_POINTS // max(1, len(curves)))
     for (run, factor, when), part in curves:
         if when == "before" and shared[run, factor] != run:
@@ -156,7 +164,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
         _line(
             fig, part.iloc[base.thinned(len(part), most)], variant, several, _only_before(table, run), columns[factor]
         )
-    for (_, factor), part in table[table["when"].isin(list(CUT))].groupby(["run", "factor"], sort=False):
+    for (_, factor), part in base.groups(table[table["when"].isin(list(CUT))], ["run", "factor"]):
         _marks(fig, part.iloc[base.thinned(len(part), most)], columns[factor])
     for when, dash in WHEN.items():
         base.key(fig, "before pruning" if when == "before" else "after pruning and training", dash, row=1, col=1)
@@ -165,7 +173,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
             marker = {"symbol": symbol, "size": 6, "color": base.NEUTRAL}
             fig.add_scatter(x=[None], y=[None], mode="markers", name=f"direction {name}", marker=marker, row=1, col=1)
     after = table[table["when"] == "after"].drop_duplicates(["run", "factor"])
-    said = [f"{r.label} {r.factor} has effective rank {r.rank:.1f} of {r.of:,}" for r in after.itertuples()]
+    said = [f"{r.label} {r.factor} has effective rank {r.rank:.1f} of {r.of:,}" for r in base.rows(after)]
     layer, at = table["layer"].iloc[0], table["sparsity"].max()
     alt = f"Eigenvalues of the Kronecker factors of layer {layer} after pruning to {base.percent(at)}: {base.listed(said, 9)}."
     title = f"Kronecker spectra of layer {layer} at {base.percent(at)} sparsity"
@@ -178,7 +186,7 @@ def _shared(table: pd.DataFrame) -> dict[tuple[str, str], str]:
     """(run, factor) -> the first run with the same curve before pruning, up to rounding: runs of one dense network share it."""
     first: dict[str, dict[str, np.ndarray]] = {factor: {} for factor in PANELS}
     found = {}
-    for (run, factor), part in table[table["when"] == "before"].groupby(["run", "factor"], sort=False):
+    for (run, factor), part in base.groups(table[table["when"] == "before"], ["run", "factor"]):
         values, known = part["eigenvalue"].to_numpy(), first[factor]
         above = np.count_nonzero(values > 1e-5 * values[0])
         same = (other for other, seen in known.items() if _alike(seen[:above], values[:above]))
@@ -194,7 +202,7 @@ def _alike(first: np.ndarray, second: np.ndarray) -> bool:
 def _within_budget(table: pd.DataFrame, shared: dict[tuple[str, str], str]) -> tuple[list[str], pd.DataFrame]:
     """The first runs whose curves fit into one figure, and their rows."""
     left, drawn = base.MAX_TRACES - len(WHEN) - len(CUT), []
-    for run, part in table.groupby("run", sort=False):
+    for run, part in base.groups(table, "run"):
         left -= len(part[part["when"] == "after"]["factor"].unique()) + sum(
             shared[k] == run for k in shared if k[0] == run
         )
@@ -214,7 +222,7 @@ def _line(fig: go.Figure, part: pd.DataFrame, variant: dict[str, int], several: 
         x=part["index"].to_numpy(np.int32), y=part["eigenvalue"].to_numpy(np.float32), mode="lines", name=first["label"],
         legendgroup=first["run"], showlegend=column == 1 and (not tail or alone),
         line={
-            "color": base.NEUTRAL if several else base.colour(first["method"]), "width": 1.6 if tail else 2.2,
+            "color": base.NEUTRAL if several else first["colour"], "width": 1.6 if tail else 2.2,
             "dash": WHEN["before"] if tail else base.DASHES[variant[first["label"]] % 4],
         },
         hovertemplate=f"{named}, {first['when']}<br>eigenvalue %{{x:,}} of {first['of']:,}: %{{y:.3g}}<br>"
@@ -224,7 +232,7 @@ def _line(fig: go.Figure, part: pd.DataFrame, variant: dict[str, int], several: 
 
 
 def _marks(fig: go.Figure, part: pd.DataFrame, column: int) -> None:
-    first, shade = part.iloc[0], base.colour(part["method"].iloc[0])
+    first, shade = part.iloc[0], part["colour"].iloc[0]
     fig.add_scatter(
         x=part["index"].to_numpy(np.int32), y=part["eigenvalue"].to_numpy(np.float32), mode="markers", name=first["label"],
         legendgroup=first["run"], showlegend=False, text=part["when"],

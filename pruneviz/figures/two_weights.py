@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruneviz.figures import base
-from pruneviz.neuron import Neuron
+from pruneviz.figures._neuron import Neuron
 
 TITLE = "Which of two weights leaves?"
 SIDE = 22  # points along an axis of the surface
@@ -48,7 +48,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     )  # fmt: skip
     start = table[table["kind"] == "trained"].iloc[0]
     ends = table[table["kind"] == "removal"]
-    for i, end in enumerate(ends.itertuples()):
+    for i, end in enumerate(base.rows(ends)):
         _path(fig, start, end, i)
     fig.add_scatter(
         x=[start["w1"]], y=[start["w2"]], mode="markers+text", text=["trained"], textposition="top center", cliponaxis=False,
@@ -61,7 +61,7 @@ def plot(table: pd.DataFrame) -> go.Figure:
     for x, y in (([0, 0], up), (across, [0, 0])):  # a weight that is gone
         fig.add_scatter(x=x, y=y, mode="lines", line=line, showlegend=False, hoverinfo="skip", row=1, col=1)
     said = [
-        f"{NAMES[r.method]} removes weight {r.removed}: the loss rises by {r.real:.3f} nats" for r in ends.itertuples()
+        f"{NAMES[r.method]} removes weight {r.removed}: the loss rises by {r.real:.3f} nats" for r in base.rows(ends)
     ]
     base.finish(fig, TITLE, f"{'; '.join(said)}.", height=420, least=560)
     fig.update_xaxes(title_text="weight w₁", range=across, row=1, col=1)
@@ -106,4 +106,5 @@ FIGURE = base.Figure(
     r"\Delta L \approx \tfrac12 H_{qq} w_q^2 \;\text{(OBD)}, \qquad \Delta L \approx \frac{w_q^2}{2 [H^{-1}]_{qq}} \;\text{(OBS)}",
     data,
     plot,
+    of_runs=False,
 )

@@ -1,9 +1,12 @@
-"""What the pages may ask of whoever carries runs out."""
+"""What the server and the command line ask of whoever carries runs out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
+
+from pruneviz.basics.events import Event
 
 
 class Backend(Protocol):
@@ -23,4 +26,16 @@ class Backend(Protocol):
 
     def reconcile(self) -> list[str]:
         """Settle the runs whose worker is gone; returns their ids."""
+        ...
+
+    def lifespan(self) -> AbstractAsyncContextManager[Any]:
+        """For as long as a server lives, somebody works on what is queued."""
+        ...
+
+    def carry_out(self, run_ids: Sequence[str], *, device: str | None, on_event: Callable[[Event], None]) -> None:
+        """Carry these runs out now, wait for their end and hear what they say: what a command does."""
+        ...
+
+    def work(self, device: str | None = None) -> int:
+        """Work on what is queued until told to stop: a worker without a browser. Returns the exit status."""
         ...

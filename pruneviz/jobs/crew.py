@@ -12,27 +12,28 @@ from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
+from pruneviz.basics.processes import GUARD, refuse_while_beginning
 from pruneviz.jobs import devices
 from pruneviz.jobs.recording import BEAT, POLL, Follower, fail, record, share_cores
 from pruneviz.jobs.worker import serve
-from pruneviz.store import Store
+from pruneviz.store import STARTING, Store
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerContext, SpawnContext
 
-    from pruneviz.events import Event
+    from pruneviz.basics.events import Event
 
     Context = SpawnContext | ForkServerContext
 
 PATIENCE = 5.0  # seconds from SIGTERM to SIGKILL for a worker whose run was taken away
 FAREWELL = 0.7  # the same where all are stopped
-TRIES = 3  # workers in a row that may die before they claim a run
+TRIES = 3  # workers in a row that may die before a run says a word
 NICE = 5  # how much a worker stands back for the pages
 # what a worker needs anyway, imported once: torch's first gradient with a given slope imports sympy, its first optimiser a
 # compiler
 PRELOAD = [
-    "pruneviz.pipeline",
+    "pruneviz.run.loop",
     "pruneviz.jobs.worker",
     "torch.fx.experimental.symbolic_shapes",
     "torch._dynamo",
@@ -177,15 +178,21 @@ class Crew:
         code = worker.process.exitcode
         if worker.stopped_at is not None:
             self.store.release(worker.pid)
-        elif self.store.reconcile(dead=worker.pid) or code == 0:
+        elif self._left_begun(worker) or code == 0:
             self._deaths = 0
         else:
             self._died(worker.group, f"ended with exit status {code}")
         self._say(f"worker {worker.pid} ended ({code})")
         worker.close()
 
+    def _left_begun(self, worker: Worker) -> bool:
+        """Settle what a worker that died was running; whether any of it had said a word."""
+        begun = any(self.store.status(id_)["message"] != STARTING for id_ in self.store.running(worker.pid))
+        self.store.reconcile(dead=worker.pid)
+        return begun
+
     def _died(self, group: list[str], how: str) -> None:
-        """A worker died without a run: after a few of them it is no accident. The group fails instead of spinning, or where
+        """A worker died before its run said a word: after a few of them it is no accident. The group fails instead of spinning, or where
         others go on, it is left to them."""
         self._deaths += 1
         if self._deaths < TRIES:
@@ -196,8 +203,11 @@ class Crew:
             return
         reason = (
             f"The worker process for {self.device} {how} before it could begin, {TRIES} times in a row. What it wrote "
-            f"is in {self.store.path / 'logs'}, or where `python -m pruneviz work` runs; then resume the run."
+            f"is in {self.store.path / 'logs'}, or where the command or script runs that started it. {GUARD} Then resume the run."
         )
+        for id_ in group:
+            if self.store.status(id_)["state"] == "lost":
+                self.store.resume(id_)  # to be ended with the reason
         fail(self.store, group, reason, device=self.device)
 
 
@@ -218,6 +228,7 @@ def record_together(
     store: Store, ids: Iterable[str], *, device: str | None = None, on_event: Callable[[Event], None] | None = None
 ) -> None:
     """As :func:`record`, by several processes where each run leaves cores of a CPU idle; this one follows them."""
+    refuse_while_beginning()
     ids = list(dict.fromkeys(ids))
     follower = Follower(store, ids, on_event)
     most = devices.cpu()["workers"]
@@ -225,7 +236,7 @@ def record_together(
         return record(store, ids, device=device, on_event=on_event)
     context = fork_context()
     if device is None:
-        from pruneviz.pipeline import default_device  # brings torch, while the fork server imports it too
+        from pruneviz.run.loop import default_device  # brings torch, while the fork server imports it too
 
         if str(default_device()) != "cpu":
             return record(store, ids, on_event=on_event)

@@ -7,12 +7,11 @@ import os
 import platform
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-from pruneviz.errors import WorkerError
+from pruneviz.basics.errors import WorkerError
+from pruneviz.basics.places import CHECKOUT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ASKING = 120.0  # seconds until an answer is given up: importing torch from a cold disk is slow
 ROOM = 1.5e9  # bytes of memory for each worker process beside others
 MOST = 8  # workers on one device: as many as were measured writing to one store
@@ -36,7 +35,7 @@ def find(device: str | None = None) -> list[dict[str, Any]]:
 
 def environment() -> dict[str, str]:
     """This process's environment, with PruneViz importable from any folder."""
-    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [*([str(CHECKOUT)] if CHECKOUT else []), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
 
 
@@ -57,7 +56,7 @@ def cpu() -> dict[str, Any]:
 
 
 def _ask_torch() -> list[dict[str, Any]]:
-    asked = [sys.executable, "-m", "pruneviz.jobs.devices"]
+    asked = [sys.executable, "-P", "-m", "pruneviz.jobs.devices"]
     try:
         done = subprocess.run(asked, env=environment(), capture_output=True, text=True, timeout=ASKING, check=True)
         return json.loads(done.stdout)

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pruneviz.basics.events import Event
+from pruneviz.jobs.crew import record_together
 from pruneviz.jobs.devices import environment
 from pruneviz.jobs.supervisor import Supervisor, work
 from pruneviz.store import Store, default_path
@@ -45,6 +47,15 @@ class LocalBackend:
 
     def reconcile(self) -> list[str]:
         return self._store.reconcile()
+
+    def lifespan(self) -> AbstractAsyncContextManager[Handle]:
+        return lifespan_supervisor(self._store.path)
+
+    def carry_out(self, run_ids: Sequence[str], *, device: str | None, on_event: Callable[[Event], None]) -> None:
+        record_together(self._store, run_ids, device=device, on_event=on_event)
+
+    def work(self, device: str | None = None) -> int:
+        return work(self._store.path, device=device)
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ def _start(path: Path, device: str | None) -> subprocess.Popen[bytes]:
     log.parent.mkdir(exist_ok=True)
     if log.exists() and log.stat().st_size > LOG:
         log.replace(log.with_suffix(".old.log"))
-    command = [sys.executable, "-m", "pruneviz", "work", "--store", str(path)]
+    command = [sys.executable, "-P", "-m", "pruneviz", "work", "--store", str(path)]
     if device is not None:
         command += ["--device", device]
     with log.open("ab") as output:

@@ -10,16 +10,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pruneviz import __version__
-from pruneviz.config import RunConfig
-from pruneviz.errors import InvalidSetting, PrunevizError, StaleAttempt
-from pruneviz.events import Done, Event, Failed, Progress
+from pruneviz.basics.errors import InvalidSetting, PrunevizError, StaleAttempt
+from pruneviz.basics.events import Done, Event, Failed, Progress
+from pruneviz.basics.processes import name_of_this, refuse_while_beginning
+from pruneviz.basics.version import __version__
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import ENDED, Store
 
 if TYPE_CHECKING:
-    from pruneviz.pipeline import Resume
+    from pruneviz.run.loop import Resume
 
 BEAT = 2.0  # seconds between signs of life; the store's lease is several of them
 POLL = 0.3  # seconds between looks at a run that another process carries out
@@ -34,8 +36,9 @@ def record(
     process gives it back. Interrupted, it cancels what it had not finished: asked for again, a run goes on from its
     last finished stage. ``device`` defaults to the best there is.
     """
+    refuse_while_beginning()
     share_cores()
-    from pruneviz.pipeline import default_device
+    from pruneviz.run.loop import default_device
 
     device = full_name(device or str(default_device()))
     follower = Follower(store, ids, on_event)
@@ -123,14 +126,16 @@ def carry_out(
     """
     import torch
 
-    from pruneviz.dense import DenseCache
-    from pruneviz.pipeline import execute
+    from pruneviz.run.dense import DenseCache
+    from pruneviz.run.loop import execute
 
     attempts: dict[str, int] = {}
+    configs: dict[str, RunConfig] = {}
+    kept_as: dict[str, str] = {}  # id of the configuration today -> id that the store has had it under since
 
     def claim(id_: str) -> bool:
         code = f"pruneviz {__version__}, torch {torch.__version__}"
-        attempt = store.claim(id_, device=device, worker=os.getpid(), code=code)
+        attempt = store.claim(id_, device=device, worker=os.getpid(), worker_id=name_of_this(), code=code)
         if attempt is not None:
             attempts[id_] = attempt
         return attempt is not None
@@ -140,31 +145,31 @@ def carry_out(
         if on_event is not None:
             on_event(event)
 
-    configs: dict[str, RunConfig] = {}
     for id_ in ids:
         try:
-            configs[id_] = config_of(store, id_)
+            config = configs[id_] = config_of(store, id_)
+            kept_as[config.id] = id_
         except PrunevizError as error:
             if claim(id_):
                 report(Failed(id_, str(error)))
     events = execute(
         list(configs.values()),
-        resume=lambda id_: resume_of(store, configs[id_]),
+        resume=lambda id_: resume_of(store, kept_as[id_], configs[kept_as[id_]]),
         cache=DenseCache(store.dense_folder),
         device=device,
-        wanted=claim,
+        wanted=lambda id_: claim(kept_as[id_]),
     )
     for event in events:
         if on_begin is not None:
             on_begin(torch.get_num_threads())
             on_begin = None
-        report(event)
+        report(replace(event, run=kept_as[event.run]))
 
 
 def config_of(store: Store, id_: str) -> RunConfig:
     """The configuration of a run that is to be carried out. Raises InvalidSetting where it means something else by now."""
     config = RunConfig(**json.loads(store.status(id_)["config"]))
-    if config.id != id_:
+    if config.id not in store or store.status(config.id)["id"] != id_:
         raise InvalidSetting(
             f"Run {id_} was asked for under another version of its method, network or data; here it would be {config.id}. "
             "Delete it and ask for it again."
@@ -172,20 +177,20 @@ def config_of(store: Store, id_: str) -> RunConfig:
     return config
 
 
-def resume_of(store: Store, config: RunConfig) -> Resume:
+def resume_of(store: Store, id_: str, config: RunConfig) -> Resume:
     """What earlier attempts finished. On a trajectory every stage before the last stored one is finished, though the
     transient networks in between have given way."""
-    from pruneviz.pipeline import Resume
+    from pruneviz.run.loop import Resume
 
-    stored = store.finished_stages(config.id)
-    names = [stage.name for stage in config.stages]
+    stored = store.finished_stages(id_)
+    names = [step.name for step in config.steps]
     if not config.one_shot:
         stored_at = [i for i, name in enumerate(names) if name in stored]
         finished = names[: stored_at[-1] + 1] if stored_at else []
         last = finished[-1:]
     else:
         finished = last = [name for name in names if name in stored]
-    return Resume(frozenset(finished), lambda stage: store.weights(config.id, stage) if stage in last else {})
+    return Resume(frozenset(finished), lambda stage: store.weights(id_, stage) if stage in last else {})
 
 
 def fail(store: Store, ids: Iterable[str], reason: str, *, device: str) -> None:

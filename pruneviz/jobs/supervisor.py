@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from pruneviz.basics.processes import name_of_this, refuse_while_beginning
 from pruneviz.jobs import devices
 from pruneviz.jobs.crew import NICE, Crew, fork_context, rest
 from pruneviz.jobs.recording import BEAT, full_name
@@ -30,6 +31,7 @@ def work(store_path: Path | str | None = None, device: str | None = None, *, onc
     Stopped, it stops its workers and queues their runs again, in their old places: they go on from their last finished
     stage when a supervisor is there again.
     """
+    refuse_while_beginning()
     context = fork_context()
     store = Store(store_path, samples=None)
     supervisors = []
@@ -97,7 +99,7 @@ class Supervisor:
 
     def _sign_of_life(self) -> None:
         self._beat_at = time.time()
-        self.store.register(self.device, os.getpid(), self.about)
+        self.store.register(self.device, os.getpid(), self.about, worker_id=name_of_this())
         self.crew.beat()
 
     def _waiting(self) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from pruneviz.errors import StaleAttempt
+from pruneviz.basics.errors import StaleAttempt
 from pruneviz.jobs.recording import carry_out
 from pruneviz.store import Store
 

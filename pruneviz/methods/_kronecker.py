@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
+from pruneviz.curvature.statistic import Kronecker
 from pruneviz.methods.base import Method, drawn
-from pruneviz.statistic import Kronecker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import torch
+    from torch import Tensor, nn
+
+    from pruneviz.curvature.kronecker import KroneckerFactors
+    from pruneviz.curvature.task import Batch, Part, Task
+    from pruneviz.door.network import Weight
+    from pruneviz.units.masks import Group, Mask, Scores
 
 WANG = Paper(
     "wang2019eigendamage",
@@ -32,55 +44,84 @@ class KroneckerMethod(Method):
         1e-6, ge=0, le=1, description="Added to a factor before it is inverted, relative to its mean eigenvalue"
     )
 
-    def needs(self):
+    def needs(self) -> tuple[Kronecker]:
         return (Kronecker(self.fisher, self.samples if self.fisher == "sampled" else 1),)
 
-    def factors(self, model, task):
-        """Layer -> factors of this network on the task's samples."""
-        return task.statistic(model, self.needs()[0])
+    def factors(self, model: nn.Module, task: Task) -> dict[str, KroneckerFactors]:
+        """Layer -> factors of this network on the task's samples; layers that are left alone need none."""
+        from pruneviz.units.weights import skips
 
-    def draw(self, train, generator):
+        (wanted,) = self.needs()
+        if task.skip:
+            weights = task.network(model).weights.values()
+            wanted = replace(wanted, without=tuple(w.name for w in weights if skips(task.skip, w)))
+        return task.statistic(model, wanted)
+
+    def draw(self, train: Part, generator: torch.Generator) -> Iterable[Batch]:
         return drawn(train, SAMPLES, generator)
+
+    def whole(self, weight: Weight) -> str:
+        """Why a layer has no Kronecker factors; "" where it has."""
+        if not weight.slope:
+            return "no slope of the loss reaches it (no_grad, or detached)"
+        return "" if weight.factors else weight.why or f"{weight.kind} has no Kronecker factors"
 
 
 class FilterMethod(Method):
     """A method whose units are the outputs of layers."""
 
-    def full(self, model, task):
-        from pruneviz.structured import Filters
+    def full(self, model: nn.Module, task: Task) -> Mask:
+        from pruneviz.units.filters import Filters
+        from pruneviz.units.weights import SKIPPED, skips
 
-        return Filters(model, next(iter(task.batches()))[0][:1], share=self.share()).full()
+        weights = list(task.network(model).weights.values())
+        skipped = {w.layer for w in weights if skips(task.skip, w)}
+        others = {
+            w.layer: f"{w.kind} weights have no filters"
+            for w in weights
+            if w.kind not in ("linear", "conv1d", "conv2d")
+        }
+        stays = others | {w.layer: why for w in weights if (why := self.whole(w))} | dict.fromkeys(skipped, SKIPPED)
+        sample = task.sample(model)
+        return Filters(model, sample, share=self.share(), alive=task.alive, stays=stays, skip=skipped).full()
 
     @classmethod
     def share(cls) -> float | None:
         """Of a layer's filters at most; None: all but one."""
-        from pruneviz.structured import SIDE
+        from pruneviz.units.filters import SIDE
 
         return SIDE
 
-    def choose(self, model, task, scores, mask, target):
-        from pruneviz.structured import select_units
+    def choose(self, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
+        from pruneviz.units.choice import select_units
 
-        return select_units(self.ranked(scores, mask, task.scope), mask, target)
+        seed = task.seed if task.scope == "global" else None
+        return select_units(self.ranked(scores, mask, task.scope, task.seed), mask, target, seed=seed)
 
-    def ranked(self, scores, mask, scope):
+    def ranked(self, scores: Scores, mask: Mask, scope: str, seed: int = 0) -> Mapping[Group, Tensor]:
         """What units are ordered by: the score itself, or with scope "layer" the share of the layer that leaves before."""
+        from pruneviz.units.choice import tie_ranks
+
         if scope == "global":
             return scores.values
-        return {group: places(value, mask.units[group]) / group.size for group, value in scores.values.items()}
+        return {
+            group: places(value, mask.units[group], tie_ranks(value, group.name, seed)) / group.size
+            for group, value in scores.values.items()
+        }
 
 
-def places(value, kept):
-    """How many leave before each: those gone already, then in rising order; ties by position. [n] -> [n]."""
+def places(value: Tensor, kept: Tensor, ranks: Tensor) -> Tensor:
+    """How many leave before each: those gone already, then in rising order; ties by ``ranks``. [n] -> [n]."""
     import torch
 
-    order = torch.argsort(torch.where(kept, value, -torch.inf), stable=True)
+    first = torch.argsort(ranks, stable=True).to(value.device)
+    order = first[torch.argsort(torch.where(kept, value, -torch.inf)[first], stable=True)]
     found = torch.empty_like(value)
     found[order] = torch.arange(len(value), dtype=value.dtype, device=value.device)
     return found
 
 
-def filter_rows(model, group):
+def filter_rows(model: nn.Module, group: Group) -> Tensor:
     """A layer's filters as rows: [out, in] of a Linear, [out, in k k] of a Conv2d."""
     from pruneviz.curvature.layers import layer_called
 

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pruneviz.citation import Paper
-from pruneviz.errors import InvalidSetting, UnknownName
-from pruneviz.statistic import Statistic
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import InvalidSetting, UnknownName
+from pruneviz.curvature.statistic import Statistic
+from pruneviz.records.units import Unit
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from pruneviz.masks import Mask, Scores
+    from pruneviz.curvature.task import Batch, Part, Task
+    from pruneviz.door.network import Network, Weight
     from pruneviz.models.base import ModelCard
-    from pruneviz.task import Batch, Task
+    from pruneviz.units.masks import Mask, Scores
 
 
 CURVATURE_SAMPLES = (
@@ -34,12 +36,6 @@ CURVATURE_SAMPLES = (
 class Start(StrEnum):
     INIT = "init"
     TRAINED = "trained"
-
-
-class Unit(StrEnum):
-    WEIGHT = "weight"
-    FILTER = "filter"
-    EIGENBASIS = "eigenbasis"
 
 
 class Survivors(StrEnum):
@@ -61,6 +57,7 @@ class Card:
 
     ``rounds``: None for one shot, a count, or a share of the kept weights removed a round (the lottery ticket's 0.2).
     ``predicts``: the score is the rise of the loss in nats that removing the unit should cause.
+    ``colour`` (#rrggbb) and ``mark`` (a Plotly symbol) are the method's own in every figure; left out, it gets free ones.
     ``schema`` is raised whenever the meaning of a parameter or of the score changes: it is part of every run's id.
     """
 
@@ -81,6 +78,8 @@ class Card:
     positive: bool = True
     needs_initial: bool = False
     predicts: bool = False
+    colour: str = ""
+    mark: str = ""
     schema: int = 1
 
     @property
@@ -96,6 +95,8 @@ class Method(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     card: ClassVar[Card]
+    slopes: ClassVar[bool] = True  # the score reads slopes of the loss, so that only what they reach is scored
+    kinds: ClassVar[tuple[str, ...]] = ()  # of weights that it scores; none: all
 
     @classmethod
     def from_params(cls, params: dict[str, Any]) -> Method:
@@ -112,21 +113,46 @@ class Method(BaseModel):
     def suits(cls, model: ModelCard) -> None:
         """Raises Unsuitable, with the reason, where this method cannot prune this network; by default it can."""
 
+    @classmethod
+    def patterns(cls, skip: Iterable[str]) -> tuple[str, ...]:
+        """Of what is to be left alone, the patterns of layers' names; a method that numbers its layers takes numbers itself."""
+        return tuple(skip)
+
     def needs(self) -> tuple[Statistic, ...]:
         """The statistics that one pass over the data should gather for this method."""
         return ()
 
+    def counts(self, model: nn.Module, task: Task) -> tuple[str, ...]:
+        """Names of the weights that it scores, in forward order (biases if ``include_bias``); what was skipped left out.
+
+        Raises: Unsuitable where a weight can't be pruned.
+        """
+        from pruneviz.units.weights import counted
+
+        return counted(
+            task.network(model),
+            skip=task.skip,
+            slopes=self.slopes,
+            kinds=self.kinds,
+            embeddings=getattr(self, "embeddings", False),
+            biases=getattr(self, "include_bias", False),
+        )
+
+    def whole(self, weight: Weight) -> str:
+        """Why a layer can't be scored in this method's units, so that it stays whole; "" where it can."""
+        return ""
+
     def prunable(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the parameters that may be pruned: weights of Linear and Conv2d; biases if ``include_bias``."""
-        from pruneviz.masks import prunable
+        """The same without samples: weights of Linear, Conv1d and Conv2d; biases if ``include_bias``."""
+        from pruneviz.units.weights import prunable
 
         return prunable(model, biases=getattr(self, "include_bias", False))
 
     def full(self, model: nn.Module, task: Task) -> Mask:
-        """Everything kept, in this method's units: single weights, unless it says otherwise."""
-        from pruneviz.masks import Mask
+        """Everything kept that is there at the start, in this method's units: single weights, unless it says otherwise."""
+        from pruneviz.units.masks import Mask
 
-        return Mask.full(model, self.prunable(model))
+        return Mask.full(model, self.counts(model, task), alive=task.alive)
 
     def prepare(self, model: nn.Module, task: Task) -> nn.Module:
         """The network that a run scores, where the method wants another than it is given (an initialisation)."""
@@ -136,7 +162,7 @@ class Method(BaseModel):
         """The same function in the coordinates whose units leave, before every scoring; may work in place. EigenDamage turns."""
         return model
 
-    def draw(self, train: Batch, generator: torch.Generator) -> Iterable[Batch]:
+    def draw(self, train: Part, generator: torch.Generator) -> Iterable[Batch]:
         """The samples a run scores on: by default all training samples, in batches of 500."""
         x, y = train
         return [(x[i : i + 500], y[i : i + 500]) for i in range(0, len(x), 500)]
@@ -147,9 +173,9 @@ class Method(BaseModel):
 
     def choose(self, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
         """Which units stay at sparsity ``target``; by default exact counts by rank within the task's scope."""
-        from pruneviz.masks import select
+        from pruneviz.units.choice import select
 
-        return select(scores, mask, target, scope=getattr(self, "scope", task.scope))
+        return select(scores, mask, target, scope=getattr(self, "scope", task.scope), seed=task.seed)
 
     def repaired(self, model: nn.Module, task: Task, scores: Scores, mask: Mask) -> dict[str, Tensor]:
         """New values of surviving parameters once the mask is known; by default none."""
@@ -159,12 +185,22 @@ class Method(BaseModel):
         """New parameter values once one unit alone, at flat ``place`` in ``name``, is gone; None where it only becomes zero."""
         return None
 
+    def beyond(self, network: Network, samples: int, outputs: int) -> str:
+        """Why scoring this network on so many samples is more than a machine should be asked for; "" where it is not."""
+        return ""
+
     def foretell(self, model: nn.Module) -> str:
         """Memory and time that scoring will take, in words, where they are worth telling before; by default nothing."""
         return ""
 
 
-def drawn(train: Batch, most: int, generator: torch.Generator) -> list[Batch]:
+class WeightMethod(Method):
+    """A method whose units are single weights of any kind of layer."""
+
+    embeddings: bool = Field(False, description="Count lookup tables (embeddings) among the weights")
+
+
+def drawn(train: Part, most: int, generator: torch.Generator) -> list[Batch]:
     """At most ``most`` samples drawn without replacement, in batches of 500."""
     import torch
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from pruneviz.basics.errors import Unsuitable
+from pruneviz.curvature.statistic import Diagonal
 from pruneviz.methods._kronecker import WANG, KroneckerMethod
 from pruneviz.methods.base import Card, Start, Unit
-from pruneviz.statistic import Diagonal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pruneviz.curvature.task import Task
+    from pruneviz.door.network import Weight
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 62
 _DIAGONAL: dict[str, Literal["fisher", "ggn", "empirical"]] = {
@@ -55,6 +63,8 @@ class EigenDamage(KroneckerMethod):
             "The last layer is left out, and at most 95% of a side leaves, as in the authors' code.",
             "damping enters inverses only, and this score inverts nothing.",
         ),
+        colour="#a90cd0",
+        mark="star",
     )  # fmt: skip
     eigenvalues: Literal["product", "corrected"] = Field(
         "product", description="Curvature by the eigenvalues' product, or measured along each direction"
@@ -66,34 +76,49 @@ class EigenDamage(KroneckerMethod):
         "compacted", description="Sparsity counts what is really left, rotations included, or the cores alone"
     )
 
-    def frame(self, model, task):
-        from pruneviz.rotation import rotated, wrap_
+    def frame(self, model: nn.Module, task: Task) -> nn.Module:
+        from pruneviz.units.directions import rotated, wrap_
+        from pruneviz.units.start import whole_units
 
-        factors, layers = self.factors(model, task), rotated(model)
+        layers = rotated(model)
+        sized = [] if layers else self._sized(model, task)
+        factors = self.factors(model, task)
         if not layers:
-            named = list(self._sized(model, task))
+            there, sized = task.alive or {}, [name for name in sized if name in factors]
+            alive = {name: there[f"{name}.weight"] for name in sized if f"{name}.weight" in there}
+            groups = {name: getattr(model.get_submodule(name), "groups", 1) for name in alive}
+            named = [name for name in sized if name not in alive or whole_units(alive[name], groups[name])]
+            if sized and not named:
+                raise Unsuitable(
+                    f"EigenDamage turns each layer into another basis, and {sized[0]!r}, like all others here, has single "
+                    "weights that are zero already: turned, they would be alive again. Use Kron-OBD or Kron-OBS."
+                )
             wrap_(model, dict.fromkeys(named, self.basis))
             layers = rotated(model)
             factors = {f"{name}.core": factors[name] for name in named}
         for name, layer in layers.items():
-            layer.turn_(factors[f"{name}.core"])
+            if f"{name}.core" in factors:  # not where the network's code reads the weight itself, once it is turned
+                layer.turn_(factors[f"{name}.core"])
         return model
 
-    def full(self, model, task):
-        from pruneviz.masks import Mask
-        from pruneviz.rotation import Directions, rotated
+    def full(self, model: nn.Module, task: Task) -> Mask:
+        from pruneviz.units.directions import Directions, rotated
+        from pruneviz.units.masks import Mask
 
-        return Directions(model, self.count).full() if rotated(model) else Mask.full(model, self.prunable(model))
+        if rotated(model):
+            return Directions(model, self.count, alive=task.alive, skip=task.skip).full()
+        return Mask.full(model, self.prunable(model), alive=task.alive)
 
-    def score(self, model, task, mask):
-        from copy import deepcopy
-
-        from pruneviz.masks import Scores
-        from pruneviz.rotation import Directions, rotated
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        from pruneviz.door.parameters import copied
+        from pruneviz.units.directions import Directions, rotated
+        from pruneviz.units.masks import Scores
 
         if mask.layout is None:  # a network as it was trained
-            model = self.frame(deepcopy(model), task)
-            mask = Directions(model, self.count).full()
+            model = self.frame(copied(model), task)
+            mask = Directions(model, self.count, alive=task.alive, skip=task.skip).full()
+        if not rotated(model):
+            return Scores({}, {})
         values, thetas = {}, {}
         curvature = task.statistic(model, Diagonal(_DIAGONAL[self.fisher])) if self.eigenvalues == "corrected" else None
         for name, layer in rotated(model).items():
@@ -110,16 +135,61 @@ class EigenDamage(KroneckerMethod):
             values[group] = thetas[group.layer].sum(1 if group.name.endswith(" out") else 0)
         return Scores(values, thetas)
 
-    def choose(self, model, task, scores, mask, target):
-        from pruneviz.rotation import Directions
-        from pruneviz.structured import select_units
+    def choose(self, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
+        from pruneviz.units.choice import select_units
+        from pruneviz.units.directions import Directions
 
-        found = select_units(scores.values, mask, target)
-        assert isinstance(mask.layout, Directions)
+        if not isinstance(mask.layout, Directions):  # nothing is turned
+            if target == 0:
+                return mask
+            raise Unsuitable(
+                f"Asked for sparsity {target:g}, and EigenDamage finds no layer that it can turn here: the last layer is left "
+                "out, because its outputs are the answer, and so are layers whose weight is used in several places or whose "
+                "basis would be too large. Use a method that removes single weights, e.g. magnitude or OBD."
+            )
+        found = select_units(scores.values, mask, target, seed=task.seed)
         return found if self.count == "core" else mask.keeping(mask.layout.paying(found.units))
 
-    def _sized(self, model, task) -> list[str]:
-        """Layers in forward order, but the last."""
-        from pruneviz.channels import trace
+    def turns(self, weight: Weight, task: Task) -> bool:
+        """Whether a layer has factors, and was not to be left alone."""
+        from pruneviz.units.weights import skips
 
-        return list(trace(model, next(iter(task.batches()))[0][:1]).writes)[:-1]
+        return not self.whole(weight) and not skips(task.skip, weight)
+
+    def foretell(self, model: nn.Module) -> str:
+        large = self._large(model)
+        return f"left in one piece, since three would be larger: {', '.join(large)}" if large else ""
+
+    def _sized(self, model: nn.Module, task: Task) -> list[str]:
+        """Layers that can be turned, in forward order: not the last, none whose weight has other readers, none too large.
+
+        Raises Unsuitable where the cores are to be counted and one is too large.
+        """
+        from pruneviz.curvature.layers import layer_called
+        from pruneviz.units.channels import trace
+        from pruneviz.units.directions import sides
+
+        found = trace(model, task.sample(model))
+        once = {
+            w.layer for w in task.network(model).weights.values() if w.factors and w.uses == 1 and not w.shared_with
+        }
+        left = {w.layer for w in task.network(model).weights.values() if not self.turns(w, task)}
+        named = [n for n in list(found.writes)[:-1] if n not in left and (n not in found.shared or n in once)]
+        large = [name for name in self._large(model) if name in named]
+        if large and self.count == "core":
+            layer = layer_called(large[0], model)
+            side = max(sides(layer, self.basis))
+            size = side**2 * layer.weight.element_size() / 1e9
+            raise Unsuitable(
+                f"EigenDamage with count=core would turn layer {large[0]!r} into a basis of {side:,} x {side:,} numbers "
+                f"({size:.1f} GB, and several times as much while it is found). Use count=compacted, which leaves this layer "
+                "in one piece, or Kron-OBD."
+            )
+        return [name for name in named if name not in large]
+
+    def _large(self, model: nn.Module) -> list[str]:
+        from pruneviz.door.parameters import Layer
+        from pruneviz.units.directions import too_large
+
+        layers = {name: m for name, m in model.named_modules() if isinstance(m, Layer)}
+        return [name for name, layer in layers.items() if too_large(layer, self.basis)]

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
-from pruneviz.errors import Unsuitable
-from pruneviz.methods.base import Card, Method, Start
-from pruneviz.statistic import HessianGradient
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import Unsuitable
+from pruneviz.curvature.statistic import HessianGradient
+from pruneviz.methods.base import Card, Start, WeightMethod
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
+    from collections.abc import Iterable
 
-    from pruneviz.masks import Mask
-    from pruneviz.task import Batch
+    import torch
+    from torch import Tensor, nn
+
+    from pruneviz.curvature.statistic import Statistic
+    from pruneviz.curvature.task import Batch, Part, Task
+    from pruneviz.units.masks import Mask, Scores
+
 
 ORDER = 80
 
 
-class Grasp(Method):
+class Grasp(WeightMethod):
     """weight x (Hessian x gradient) before training, signed: what removal would do to the gradient's length."""
 
     card = Card(
@@ -63,6 +65,8 @@ class Grasp(Method):
             "Exactly the asked number of weights is removed; the authors' code keeps one more.",
             "A single output is a probability: its log-odds are divided. Squared error has no logits and no temperature.",
         ),
+        colour="#476a60",
+        mark="hexagram",
     )  # fmt: skip
     temperature: float = Field(200.0, gt=0, le=1e6, description="Divide the logits by this")
     per_class: int = Field(
@@ -72,7 +76,7 @@ class Grasp(Method):
     reinit_classifier: bool = Field(False, description="Redraw the last dense layer of the copy that is scored")
     bn_mode: Literal["eval", "train"] = Field("eval", description="Mode of normalisation and dropout while scoring")
 
-    def draw(self, train, generator):
+    def draw(self, train: Part, generator: torch.Generator) -> Iterable[Batch]:
         import torch
 
         x, y = train
@@ -88,43 +92,54 @@ class Grasp(Method):
         parts = every.split(len(every) if self.bn_mode == "train" else 100)
         return [(x[part], y[part]) for part in parts]
 
-    def needs(self):
+    def needs(self) -> tuple[Statistic, ...]:
         # dropout, in training mode, is drawn within score
         plain = self.split == "none" and not self.reinit_classifier and self.bn_mode == "eval"
         return (HessianGradient(self.temperature, checked=True),) if plain else ()
 
-    def score(self, model, task, mask):
-        from pruneviz.masks import Scores
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        from pruneviz.door.parameters import named
+        from pruneviz.units.masks import Scores
 
         if self.reinit_classifier:
             model = _redrawn(model, mask, task.generator)
-        params = dict(model.named_parameters())
-        if self.needs() and all(bool(keep.all()) for keep in mask.values()):
+        params = named(model)
+        from pruneviz.curvature.hvp import weights_of
+
+        usual = set(mask) == set(weights_of(task.network(model)))
+        if self.needs() and usual and all(bool(keep.all()) for keep in mask.values()):
             product = task.statistic(model, *self.needs())
         else:
-            with _repeatable(task.generator):
-                product = self._masked(model, task, mask)
+            product = self._masked(model, task, mask)
         # halves are added, not averaged: twice the gradient, twice the Hessian
         times = 4 if self.split == "by-class" else 1
         return Scores.of_weights({name: times * params[name].detach() * product[name] for name in mask})
 
-    def _masked(self, model, task, mask):
+    def _masked(self, model: nn.Module, task: Task, mask: Mask) -> dict[str, Tensor]:
         """The same product over what the mask keeps, or on halves of the samples."""
         from pruneviz.curvature.hvp import hessian_gradient
-        from pruneviz.loss import tempered
+        from pruneviz.door.loss import tempered
 
         batches = list(task.batches())
         if self.split == "by-class":
             batches = _halves(batches)
         loss = tempered(task.loss, self.temperature)
-        return hessian_gradient(model, batches, loss, names=list(mask), mode=self.bn_mode, within=mask, checked=True)
+        return hessian_gradient(
+            model, batches, loss, names=list(mask), mode=self.bn_mode, within=mask, checked=True, seed=task.seed
+        )
 
 
 def _halves(batches: list[Batch]) -> list[Batch]:
     """All samples sorted by class, the first half and the second."""
     import torch
 
-    x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    from pruneviz.door.samples import joined
+
+    x, y = joined([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    if y.dim() > 2 or (y.dim() == 2 and not y.is_floating_point()):
+        raise Unsuitable(
+            f"split=by-class sorts samples by their class, and these have {y[0].numel()} targets each. Leave split at none."
+        )
     label = y if y.dim() == 1 else y.argmax(1)
     order = label.argsort(stable=True)
     return [(x[part], y[part]) for part in (order[: len(y) // 2], order[len(y) // 2 :]) if len(part)]
@@ -132,12 +147,12 @@ def _halves(batches: list[Batch]) -> list[Batch]:
 
 def _redrawn(model: nn.Module, mask: Mask, generator: torch.Generator) -> nn.Module:
     """A copy with fresh Glorot normal weights in its last dense layer, pruned ones zero as before."""
-    from copy import deepcopy
-
     import torch
     from torch import nn
 
-    copy = deepcopy(model)
+    from pruneviz.door.parameters import copied
+
+    copy = copied(model)
     dense = [module for module in copy.modules() if isinstance(module, nn.Linear)]
     if not dense:
         raise Unsuitable(
@@ -148,17 +163,3 @@ def _redrawn(model: nn.Module, mask: Mask, generator: torch.Generator) -> nn.Mod
         dense[-1].weight.copy_(nn.init.xavier_normal_(fresh, generator=generator))
     mask.apply_(copy)
     return copy
-
-
-@contextmanager
-def _repeatable(generator: torch.Generator) -> Iterator[None]:
-    """Dropout draws from torch's global generators: seeded from the task's here, as they were afterwards."""
-    import torch
-
-    seed = int(torch.randint(2**31, (), generator=generator))
-    device = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=device):
-        torch.default_generator.manual_seed(seed)
-        if device:
-            torch.cuda.manual_seed(seed)
-        yield

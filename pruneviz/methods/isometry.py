@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
-from pruneviz.methods.base import Card, Method, Start
-from pruneviz.statistic import Gradient
+from pruneviz.basics.citation import Paper
+from pruneviz.curvature.statistic import Gradient
+from pruneviz.methods.base import Card, Start, WeightMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pruneviz.curvature.statistic import Statistic
+    from pruneviz.curvature.task import Task
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 90
 
 
-class Isometry(Method):
+class Isometry(WeightMethod):
     """SNIP's score over all training samples on orthogonal weights; survivors are made isometric again."""
 
     card = Card(
@@ -56,6 +63,8 @@ class Isometry(Method):
             "init=delta-orthogonal starts convolutions with zeros but at the kernel's centre (Xiao et al. 2018): all those zeros "
             "score 0, leave first and cannot be repaired. The authors' code takes a kernel without zeros, as init=orthogonal does.",
         ),
+        colour="#8f9474",
+        mark="star-diamond",
     )  # fmt: skip
     init: Literal["orthogonal", "delta-orthogonal", "variance-scaling"] = Field(
         "orthogonal",
@@ -68,29 +77,30 @@ class Isometry(Method):
     )
     norm: bool = Field(False, description="Minimise the norm itself, not its square")
 
-    def needs(self):
+    def needs(self) -> tuple[Statistic, ...]:
         return (Gradient("eval"),)
 
-    def prepare(self, model, task):
+    def prepare(self, model: nn.Module, task: Task) -> nn.Module:
         if self.init == "variance-scaling":
             return model
         from copy import deepcopy
 
-        from pruneviz.initialisation import orthogonal_
+        from pruneviz.models._torch.initialisation import orthogonal_
 
         kernel = "delta" if self.init == "delta-orthogonal" else "matrix"
         return orthogonal_(deepcopy(model), task.generator, kernel=kernel)
 
-    def score(self, model, task, mask):
-        from pruneviz.masks import Scores
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        from pruneviz.door.parameters import named
+        from pruneviz.units.masks import Scores
 
         gradient = task.statistic(model, Gradient("eval"))
-        params = dict(model.named_parameters())
+        params = named(model)
         return Scores.of_weights({name: (params[name].detach() * gradient[name]).abs() for name in mask})
 
-    def repaired(self, model, task, scores, mask):
+    def repaired(self, model: nn.Module, task: Task, scores: Scores, mask: Mask) -> dict[str, Tensor]:
         if not self.repair:
             return {}
-        from pruneviz.repair import isometric
+        from pruneviz.units.isometry import isometric
 
         return isometric(model, mask, steps=self.steps, tolerance=self.tolerance, norm=self.norm)[0]

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import floor
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from pruneviz.citation import Paper
-from pruneviz.errors import Unsuitable
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import Unsuitable
 from pruneviz.methods._kronecker import FilterMethod, filter_rows
 from pruneviz.methods.base import Card, Scope, Start, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from torch import Tensor, nn
+
+    from pruneviz.curvature.task import Task
+    from pruneviz.door.samples import Samples
+    from pruneviz.models.base import ModelCard
+    from pruneviz.units.masks import Group, Mask, Scores
 
 ORDER = 15
 
@@ -19,6 +30,7 @@ ORDER = 15
 class L1Filters(FilterMethod):
     """Sum of a filter's absolute weights; the smallest leave, the same share in every layer of a stage."""
 
+    slopes = False
     card = Card(
         key="l1-filters",
         title="L1 filters",
@@ -54,6 +66,8 @@ class L1Filters(FilterMethod):
             "scope global ranks the filters of all layers together, which removes whole layers first.",
             "Convolutions alone lose filters; dense layers only lose what read them.",
         ),
+        colour="#3397c1",
+        mark="square",
     )  # fmt: skip
     mode: Literal["independent", "greedy"] = Field(
         "independent", description="Score filters as they are, or without the channels that earlier layers lost"
@@ -68,7 +82,7 @@ class L1Filters(FilterMethod):
 
     @field_validator("per_stage", mode="before")
     @classmethod
-    def _ratios(cls, value):
+    def _ratios(cls, value: Any) -> dict[str, float]:
         """Forms and the command line give text: "1=0.5, 4=0.5"."""
         if isinstance(value, str):
             parts = [part.split("=") for part in value.replace(";", ",").split(",") if part.strip()]
@@ -87,7 +101,7 @@ class L1Filters(FilterMethod):
 
     @field_validator("skip", mode="before")
     @classmethod
-    def _names(cls, value):
+    def _names(cls, value: Any) -> tuple[str, ...]:
         if isinstance(value, str | int):  # forms and the command line give text, or a number for a single one
             value = [part.strip() for part in str(value).split(",") if part.strip()]
         if not isinstance(value, list | tuple | set):
@@ -95,55 +109,64 @@ class L1Filters(FilterMethod):
         return tuple(str(part) for part in value)
 
     @classmethod
-    def suits(cls, model):
+    def patterns(cls, skip: Iterable[str]) -> tuple[str, ...]:
+        return tuple(part for part in skip if not part.isdecimal())  # the others number convolutions
+
+    @classmethod
+    def suits(cls, model: ModelCard) -> None:
         if not model.convolutions:
             raise Unsuitable(
                 f"L1 filters needs a convolution; {model.key!r} has none. Try magnitude, or lenet-5-caffe."
             )
 
     @classmethod
-    def share(cls):
+    def share(cls) -> float | None:
         return None
 
-    def full(self, model, task):
-        from torch import nn
+    def full(self, model: nn.Module, task: Task) -> Mask:
+        from pruneviz.door.parameters import Convolution
 
         full = super().full(model, task)
         names = [group.layer for group in full.units]
-        if not any(isinstance(model.get_submodule(name), nn.Conv2d) for name in names):
+        if not any(isinstance(model.get_submodule(name), Convolution) for name in names):
             raise Unsuitable(
                 "L1 filters needs a convolution, and this network has none whose filters can leave. Try Kron-OBD."
             )
         return full
 
-    def score(self, model, task, mask):
-        from torch import nn
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        from pruneviz.door.parameters import Convolution
+        from pruneviz.units.masks import Scores
 
-        from pruneviz.masks import Scores
-
-        groups = [g for g in mask.units if isinstance(model.get_submodule(g.layer), nn.Conv2d)]
+        groups = [g for g in mask.units if isinstance(model.get_submodule(g.layer), Convolution)]
         return Scores({group: filter_rows(model, group).abs().sum(1) for group in groups})
 
-    def choose(self, model, task, scores, mask, target):
+    def choose(self, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
         """Counts by one ratio for all, scaled to the target; which filters, by mode."""
-        from pruneviz.structured import select_units
+        from pruneviz.units.choice import select_units
 
         ratios = self._most(model, task, list(scores.values))
         most = {g: min(g.size - floor(g.size * (1 - Fraction(repr(r)))), g.size - 1) for g, r in ratios.items()}
         values = scores.values
         if task.scope != "global":  # filter i of n leaves as soon as the scale t of all ratios r exceeds i / (n r)
-            values = {g: v / (ratios[g] or 1.0) for g, v in self.ranked(scores, mask, task.scope).items()}
-        found = select_units(values, mask, target, most=most)
-        return mask.keeping(self._greedy(model, scores, mask, found.units)) if self.mode == "greedy" else found
+            values = {g: v / (ratios[g] or 1.0) for g, v in self.ranked(scores, mask, task.scope, task.seed).items()}
+        found = select_units(values, mask, target, most=most, seed=task.seed if task.scope == "global" else None)
+        return (
+            mask.keeping(self._greedy(model, scores, mask, found.units, task.seed)) if self.mode == "greedy" else found
+        )
 
-    def _greedy(self, model, scores, mask, units):
+    def _greedy(
+        self, model: nn.Module, scores: Scores, mask: Mask, units: Mapping[Group, Tensor], seed: int
+    ) -> dict[Group, Tensor]:
         """As many filters of each layer as ``units`` keeps, chosen without the channels that earlier layers lost."""
         import torch
 
         from pruneviz.curvature.layers import layer_called
-        from pruneviz.masks import remove_lowest
+        from pruneviz.units.choice import remove_lowest
+        from pruneviz.units.filters import Filters
 
         found = dict(units)
+        assert isinstance(mask.layout, Filters)
         channels = mask.layout.channels
         gone = torch.zeros(len(channels.free), dtype=torch.bool)
         for group in scores.values:
@@ -152,16 +175,20 @@ class L1Filters(FilterMethod):
             left = rows[:, present.to(rows.device)].flatten(1).sum(1)
             stays = ~mask.may_leave(group)
             lost = int((~units[group]).sum() - (~mask.units[group]).sum())
-            found[group] = remove_lowest(torch.where(stays, torch.inf, left), mask.units[group], lost)
+            left = torch.where(stays, torch.inf, left)
+            found[group] = remove_lowest(left, mask.units[group], lost, name=group.name, seed=seed)
             gone[channels.writes[group.layer][~found[group].cpu()]] = True
         return found
 
-    def _most(self, model, task, groups):
+    def _most(self, model: nn.Module, task: Task, groups: Iterable[Group]) -> dict[Group, float]:
         """The share of each group's filters that may leave. Raises Unsuitable for a stage or layer that is not there."""
-        stages = stages_of(model, next(iter(task.batches()))[0][:1])
+        stages = stages_of(model, task.sample(model))
+        from pruneviz.units.weights import called, skips
+
         numbers = {name: str(i) for i, name in enumerate(stages, 1)}
         known = {*stages, *numbers.values()}
-        if unknown := [name for name in self.skip if name not in known]:
+        layers = task.network(model).weights.values() if set(self.skip) - known else ()
+        if unknown := [name for name in self.skip if name not in known and not any(skips((name,), w) for w in layers)]:
             raise Unsuitable(
                 f"No convolution is called {unknown[0]!r}; there are {', '.join(stages)}, or 1 to {len(stages)}."
             )
@@ -174,27 +201,29 @@ class L1Filters(FilterMethod):
             stage, number = str(stages[group.layer]), numbers[group.layer]
             usual = 1.0 if not self.per_stage else 0.0
             ratio = self.per_stage.get(group.layer, self.per_stage.get(stage, usual))
-            found[group] = 0.0 if {group.layer, number} & set(self.skip) else ratio
+            whole = number in self.skip or any(called(group.layer, name) for name in self.skip if not name.isdecimal())
+            found[group] = 0.0 if whole or group.layer in self.skip else ratio
         return found
 
 
-def stages_of(model, sample) -> dict[str, int]:
+def stages_of(model: nn.Module, sample: Samples) -> dict[str, int]:
     """Convolution -> its stage, 1, 2, …: convolutions whose outputs are images of the same size, in forward order."""
     import torch
-    from torch import nn
 
-    from pruneviz.curvature.gradients import untouched
+    from pruneviz.door.parameters import Convolution
+    from pruneviz.door.samples import forward
+    from pruneviz.door.untouched import untouched
 
     sizes: dict[str, tuple[int, ...]] = {}
-    names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    names: dict[nn.Module, str] = {m: name for name, m in model.named_modules() if isinstance(m, Convolution)}
 
-    def note(module, inputs, output) -> None:
+    def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
         sizes[names[module]] = tuple(output.shape[2:])
 
     hooks = [module.register_forward_hook(note) for module in names]
     try:
         with untouched(model), torch.no_grad():
-            model(sample)
+            forward(model, sample)
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from math import log
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
-from pruneviz.methods.base import Card, Method, Scope, Start, Survivors
+from pruneviz.basics.citation import Paper
+from pruneviz.methods.base import Card, Scope, Start, Survivors, WeightMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pruneviz.curvature.task import Task
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 30
 RATE = 0.2  # the share of a hidden layer's weights that leaves in one of the paper's rounds
 
 
-class LotteryTicket(Method):
+class LotteryTicket(WeightMethod):
     """Per layer the smallest weights leave, survivors go back to their initial values, in rounds."""
 
+    slopes = False
     card = Card(
         key="lottery-ticket",
         title="Lottery ticket",
@@ -54,6 +61,8 @@ class LotteryTicket(Method):
             "rewind_step=k goes back to the weights after k steps instead of 0 (late rewinding, needed for deep networks).",
             "scope=global ranks all layers together, as the paper does for deep networks.",
         ),
+        colour="#4c9230",
+        mark="diamond",
     )
     criterion: Literal["final", "increase", "movement", "initial", "random"] = Field(
         "final", description="Rank |w| after training, its increase, its movement, |w| before training, or at random"
@@ -62,15 +71,16 @@ class LotteryTicket(Method):
         0.5, ge=0, le=1, description="The last layer's pruning rate as a share of the other layers'"
     )
 
-    def score(self, model, task, mask):
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
         import torch
 
-        from pruneviz.masks import Scores
+        from pruneviz.door.parameters import named
+        from pruneviz.units.masks import Scores
 
-        def initial(name):
+        def initial(name: str) -> Tensor:
             return task.initial_value(name, method="lottery-ticket", why=f"criterion={self.criterion}")
 
-        def ranked(name, final):
+        def ranked(name: str, final: Tensor) -> Tensor:
             match self.criterion:
                 case "final":
                     return final.abs()
@@ -83,26 +93,28 @@ class LotteryTicket(Method):
                 case "random":
                     return torch.rand(final.shape, generator=task.generator, dtype=torch.float64).to(final)
 
-        params = dict(model.named_parameters())
+        params = named(model)
         return Scores.of_weights({name: ranked(name, params[name].detach()) for name in mask})
 
-    def choose(self, model, task, scores, mask, target):
+    def choose(self, model: nn.Module, task: Task, scores: Scores, mask: Mask, target: float) -> Mask:
         if task.scope == "global":
             return super().choose(model, task, scores, mask, target)
-        from pruneviz.masks import Mask, apportion, count, remove_lowest
+        from pruneviz.units.choice import apportion, count, must_shrink, remove_lowest
+        from pruneviz.units.masks import Mask
 
         names = list(mask)
         sizes = [mask[name].numel() for name in names]
         gone = [int((~mask[name]).sum()) for name in names]
+        must_shrink(target, sum(gone), sum(sizes))
         shares = removed_shares(sizes, count(target, sum(sizes)) / sum(sizes), self.output_rate)
         counts = apportion(count(target, sum(sizes)), shares, gone, sizes)
-        groups = {group.name: group for group in scores.values}
-        return Mask(
-            {
-                name: remove_lowest(scores.values[groups[name]], mask[name].flatten(), n - g).view(mask[name].shape)
-                for name, n, g in zip(names, counts, gone, strict=True)
-            }
-        )
+        values = {group.name: value for group, value in scores.values.items()}
+
+        def kept(name: str, more: int) -> Tensor:
+            found = remove_lowest(values[name], mask[name].flatten(), more, name=name, seed=task.seed)
+            return found.view(mask[name].shape)
+
+        return Mask({name: kept(name, n - g) for name, n, g in zip(names, counts, gone, strict=True)})
 
 
 def removed_shares(sizes: list[int], target: float, output_rate: float) -> list[float]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
-from pruneviz.methods.base import Card, Method, Start
+from pruneviz.basics.citation import Paper
+from pruneviz.methods.base import Card, Start, WeightMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from pruneviz.curvature.task import Task
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 10
 
 
-class Magnitude(Method):
+class Magnitude(WeightMethod):
     """Rank |w| over the layer's standard deviation; one common threshold c for all layers."""
 
+    slopes = False
     card = Card(
         key="magnitude",
         title="Magnitude",
@@ -47,19 +54,22 @@ class Magnitude(Method):
             "scale=none ranks plain |w|, as most public code does: layers with small weights lose far more.",
             "rounds=1 prunes in one shot; the paper's figures need the rounds.",
         ),
+        colour="#1d5bf2",
+        mark="circle",
     )
     scale: Literal["std", "none"] = Field(
         "std", description="Divide by the layer's standard deviation, or rank plain |w|"
     )
     include_bias: bool = Field(False, description="Prune biases too, and count them")
 
-    def score(self, model, task, mask):
-        from pruneviz.masks import Scores
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        from pruneviz.door.parameters import named
+        from pruneviz.units.masks import Scores
 
-        params = dict(model.named_parameters())
+        params = named(model)
         return Scores.of_weights({name: self._ranked(params[name].detach(), keep) for name, keep in mask.items()})
 
-    def _ranked(self, weight, keep):
+    def _ranked(self, weight: Tensor, keep: Tensor) -> Tensor:
         size = weight.abs()
         if self.scale == "none":
             return size

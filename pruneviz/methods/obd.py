@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
-from pruneviz.methods.base import CURVATURE_SAMPLES, Card, Method, Start, drawn
-from pruneviz.statistic import Diagonal, Gradient
+from pruneviz.basics.citation import Paper
+from pruneviz.curvature.statistic import Diagonal, Gradient
+from pruneviz.methods.base import CURVATURE_SAMPLES, Card, Start, WeightMethod, drawn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+    from torch import nn
+
+    from pruneviz.curvature.statistic import Statistic
+    from pruneviz.curvature.task import Batch, Part, Task
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 40
 
 
-class Obd(Method):
+class Obd(WeightMethod):
     """Half the curvature times the weight squared: the rise of the loss to second order, weight by weight."""
 
     card = Card(
@@ -51,6 +61,8 @@ class Obd(Method):
             "hessian=empirical squares the gradient for the label given, as much public code does.",
             "gradient_term=true adds minus gradient times weight (our addition): real networks stop before the slope is zero.",
         ),
+        colour="#a4422f",
+        mark="triangle-up",
     )  # fmt: skip
     hessian: Literal["ggn", "exact", "fisher", "empirical"] = Field(
         "ggn", description="Curvature: Gauss-Newton, exact (signed), Fisher with drawn labels, or squared gradients"
@@ -58,17 +70,18 @@ class Obd(Method):
     gradient_term: bool = Field(False, description="Add the first-order term, which the paper assumes to be zero")
     include_bias: bool = Field(False, description="Prune biases too, and count them")
 
-    def needs(self):
-        return (Diagonal(self.hessian), *([Gradient()] if self.gradient_term else []))
+    def needs(self) -> tuple[Statistic, ...]:
+        return (Diagonal(self.hessian, self.embeddings), *([Gradient()] if self.gradient_term else []))
 
-    def draw(self, train, generator):
+    def draw(self, train: Part, generator: torch.Generator) -> Iterable[Batch]:
         return drawn(train, CURVATURE_SAMPLES, generator)
 
-    def score(self, model, task, mask):
-        from pruneviz.masks import Scores
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
+        from pruneviz.door.parameters import named
+        from pruneviz.units.masks import Scores
 
-        curvature = task.statistic(model, Diagonal(self.hessian))
-        params = {name: value.detach() for name, value in model.named_parameters()}
+        curvature = task.statistic(model, Diagonal(self.hessian, self.embeddings))
+        params = {name: value.detach() for name, value in named(model).items()}
         scores = {name: curvature[name] * params[name].square() / 2 for name in mask}
         if self.gradient_term:
             gradient = task.statistic(model, Gradient())

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.methods.base import Card, Method, Start
+from pruneviz.methods.base import Card, Start, WeightMethod
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pruneviz.curvature.task import Task
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 0
 
 
-class Random(Method):
+class Random(WeightMethod):
     """Weights leave at random, from the initial or the trained network: it follows the run's start."""
 
+    slopes = False
     card = Card(
         key="random",
         title="Random",
@@ -26,17 +33,20 @@ class Random(Method):
         criterion="none",
         starts=Start.INIT,
         steps=("Draw a number for each weight.", "Remove the weights with the lowest numbers.", "Train what is left."),
+        colour="#7f8287",
+        mark="x",
     )
     scope: Literal["global", "layer"] = Field(
         "global", description="Draw over the whole network, or the same share of each layer"
     )
 
-    def score(self, model, task, mask):
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
         import torch
 
-        from pruneviz.masks import Scores
+        from pruneviz.door.parameters import named
+        from pruneviz.units.masks import Scores
 
-        params = dict(model.named_parameters())
+        params = named(model)
         return Scores.of_weights(
             {
                 name: torch.rand(params[name].shape, generator=task.generator, dtype=torch.float64).to(params[name])

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pruneviz.citation import Paper
-from pruneviz.methods.base import Card, Method, Start
-from pruneviz.statistic import Gradient
+from pruneviz.basics.citation import Paper
+from pruneviz.curvature.statistic import Gradient
+from pruneviz.methods.base import Card, Start, WeightMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+    from torch import nn
+
+    from pruneviz.curvature.statistic import Statistic
+    from pruneviz.curvature.task import Batch, Part, Task
+    from pruneviz.units.masks import Mask, Scores
 
 ORDER = 70
 
 
-class Snip(Method):
+class Snip(WeightMethod):
     """|weight x gradient| on one mini-batch before training."""
 
     card = Card(
@@ -47,6 +57,8 @@ class Snip(Method):
             "include_bias=true ranks and counts biases, as the authors' code does.",
             "bn_mode=eval scores with normalisation in inference mode, as the authors' code does.",
         ),
+        colour="#f04e16",
+        mark="cross",
     )  # fmt: skip
     batches: int = Field(1, ge=1, le=1000, description="Mini-batches to score on (100 grey images each, 128 in colour)")
     score_init: Literal["same", "fresh"] = Field(
@@ -55,10 +67,10 @@ class Snip(Method):
     include_bias: bool = Field(False, description="Prune biases too, and count them")
     bn_mode: Literal["train", "eval"] = Field("train", description="Mode of normalisation and dropout while scoring")
 
-    def needs(self):
+    def needs(self) -> tuple[Statistic, ...]:
         return (Gradient(self.bn_mode),) if self.score_init == "same" else ()
 
-    def draw(self, train, generator):
+    def draw(self, train: Part, generator: torch.Generator) -> Iterable[Batch]:
         import torch
 
         x, y = train
@@ -66,15 +78,16 @@ class Snip(Method):
         order = torch.randperm(len(x), generator=generator)[: size * self.batches].to(x.device)
         return [(x[part], y[part]) for part in order.split(size)]
 
-    def score(self, model, task, mask):
+    def score(self, model: nn.Module, task: Task, mask: Mask) -> Scores:
         from copy import deepcopy
 
-        from pruneviz.initialisation import initialise_
-        from pruneviz.masks import Scores
+        from pruneviz.door.parameters import named
+        from pruneviz.models._torch.initialisation import initialise_
+        from pruneviz.units.masks import Scores
 
         if self.score_init == "fresh":
             model = initialise_(deepcopy(model), task.generator)
             mask.apply_(model)
         gradient = task.statistic(model, Gradient(self.bn_mode))
-        params = dict(model.named_parameters())
+        params = named(model)
         return Scores.of_weights({name: (params[name].detach() * gradient[name]).abs() for name in mask})

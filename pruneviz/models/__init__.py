@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pruneviz.basics.errors import InvalidSetting
+from pruneviz.basics.registry import Registry, files_of
+from pruneviz.basics.seeds import number_for
 from pruneviz.models.base import ModelCard, Shape
-from pruneviz.registry import Registry, files_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,9 +33,9 @@ def build(
     ``width``: a factor on the channels of all its layers, where its card says that it has widths. Same seed, same weights.
     Raises UnknownName, Unsuitable (the data do not fit), InvalidSetting (no shape, or not in this width).
     """
-    from pruneviz.errors import InvalidSetting
-    from pruneviz.initialisation import initialise_
-    from pruneviz.task import generator_for
+    import torch
+
+    from pruneviz.models._torch.initialisation import initialise_, seeded
 
     card = MODELS[key]
     if data is not None:
@@ -43,4 +45,6 @@ def build(
     card.check(tuple(shape), classes)
     card.check_width(width)
     wanted = (tuple(shape), classes, width) if card.widths else (tuple(shape), classes)
-    return initialise_(card.build(*wanted), generator_for(seed, "initial weights"))
+    with seeded(number_for(seed, "construction")):  # what no rule below draws anew: a position embedding
+        made = card.build(*wanted)
+    return initialise_(made, torch.Generator().manual_seed(number_for(seed, "initial weights")))

@@ -8,8 +8,8 @@ from fractions import Fraction
 from math import floor, prod
 from typing import TYPE_CHECKING, Literal
 
-from pruneviz.citation import Paper
-from pruneviz.errors import InvalidSetting, Unsuitable
+from pruneviz.basics.citation import Paper
+from pruneviz.basics.errors import InvalidSetting, Unsuitable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,8 @@ class ModelCard:
 
     Where it has ``widths``, it is ``build(shape, classes, width)``: ``width`` times as many channels in every layer.
 
-    What it takes: ``convolutions`` need images with sides of at least ``min_size`` pixels; ``inputs``: numbers in a sample
+    ``convolutions``: it has some. What it takes: ``images`` with sides of at least ``min_size`` pixels (None: where it has
+    convolutions); ``inputs``: numbers in a sample
     (None: any); ``outputs``: its own number of outputs (None: one for each class; 1: the probability of class 1).
     ``lr`` and ``batch_size``: what it learns with (None: the usual ones); how long to train is the data's to say.
     """
@@ -37,6 +38,7 @@ class ModelCard:
     paper: Paper | None = None
     widths: bool = False
     convolutions: bool = False
+    images: bool | None = None
     min_size: int = 1
     inputs: int | None = None
     outputs: int | None = None
@@ -73,9 +75,10 @@ class ModelCard:
             )
 
     def _misfit(self, shape: Shape, classes: int) -> str | None:
-        if self.convolutions and len(shape) != 3:
+        images = self.convolutions if self.images is None else self.images
+        if images and len(shape) != 3:
             return f"needs images, and a sample has shape {shape}"
-        if self.convolutions and min(shape[1:]) < self.min_size:
+        if images and min(shape[1:]) < self.min_size:
             least = f"{self.min_size} x {self.min_size}"
             return f"needs images of at least {least} pixels, and these have {shape[1]} x {shape[2]}"
         if self.inputs not in (None, prod(shape)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
 from pruneviz.models.base import ModelCard, Shape, scaled
 
 if TYPE_CHECKING:

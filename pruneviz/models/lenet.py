@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
 from pruneviz.models.base import ModelCard, Shape
 
 ORDER = 10

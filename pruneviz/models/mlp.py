@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
 from pruneviz.models.base import ModelCard, Shape
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
 from pruneviz.models.base import ModelCard, Shape, scaled
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _resnet(depth: int) -> Callable[[Shape, int, float], nn.Module]:
     def build(shape: Shape, classes: int, width: float) -> nn.Module:
         from torch import nn
 
-        from pruneviz.residual import BasicBlock
+        from pruneviz.models._torch.residual import BasicBlock
 
         channels = scaled(16, width)
         first = nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)

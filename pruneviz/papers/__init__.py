@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pruneviz import __version__
+from pruneviz.basics.registry import Registry, files_of
+from pruneviz.basics.version import __version__
 from pruneviz.papers.base import Reproduction, Result
-from pruneviz.registry import Registry, files_of
 
 RECORDED = Path(__file__).parent / "recorded"
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
-from pruneviz.citation import Paper
+from pruneviz.basics.citation import Paper
 
 Number = int | float
 Verdict = Literal["holds", "does not hold", "open"]

@@ -36,10 +36,10 @@ def measure(cases: Sequence[tuple[str, str, float, int]], seeds: tuple[int, ...]
     """A row for each data set, network, seed, method and sparsity: test loss and accuracy right after pruning (None where the
     sparsity cannot be reached, with the most that can), the sparsity reached, and the smaller network's parameters."""
     import pruneviz as pv
-    from pruneviz.config import Training
     from pruneviz.models import MODELS
-    from pruneviz.pipeline import default_device
-    from pruneviz.training import evaluate
+    from pruneviz.plan.recipe import Training
+    from pruneviz.run.loop import default_device
+    from pruneviz.run.training import evaluate
 
     device, rows = default_device(), []
     for dataset, network, width, epochs in cases:
@@ -61,16 +61,16 @@ def _pruned(model: Any, data: Any, seed: int, say: Say) -> dict[str, dict[float,
     """Method -> sparsity -> what is left on the test set. The factors are computed once for all methods."""
     from copy import deepcopy
 
-    from pruneviz.curvature.sweep import Statistics
-    from pruneviz.errors import Unreachable
+    from pruneviz.basics.errors import Unreachable
+    from pruneviz.curvature.task import Task, generator_for
     from pruneviz.methods import method_class
     from pruneviz.methods.base import drawn
-    from pruneviz.pruning import remove, spending
-    from pruneviz.task import Task, generator_for
-    from pruneviz.training import evaluate
+    from pruneviz.run.statistics import Statistics
+    from pruneviz.run.step import remove, spending
+    from pruneviz.run.training import evaluate
 
     batches = drawn(data.train, SAMPLES, generator_for(seed, "factors"))
-    statistics, found = Statistics(keep=True), {}
+    statistics, found = Statistics(), {}
     for name, (key, params) in METHODS_RUN.items():
         say(f"  {name}")
         method = method_class(key).from_params(params)
@@ -176,7 +176,7 @@ def tables(rows: list[dict[str, Any]]) -> tuple[Table, ...]:
 
 def run(full: bool, say: Say) -> Result:
     """Quick: LeNet-5 on MNIST, three seeds. Full: four networks on MNIST and Fashion-MNIST."""
-    from pruneviz.pipeline import default_device
+    from pruneviz.run.loop import default_device
 
     cases = [(dataset, *network) for dataset in ("mnist", "fashion-mnist") for network in NETWORKS] if full else [FIRST]
     rows = measure(cases, SEEDS, say)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pruneviz.datasets.base import Splits
-    from pruneviz.masks import Mask
+    from pruneviz.units.masks import Mask
 
 DATA, MODEL = "mnist", "mlp-7x100"
 SPARSITIES = (0.9, 0.95)
@@ -60,11 +60,11 @@ def measure(
 def _of_seed(
     seed: int, sparsities: Sequence[float], steps: int, progress: Say, repairs: Sequence[str]
 ) -> Iterator[Row]:
+    from pruneviz.curvature.task import Task, generator_for
     from pruneviz.datasets import load
-    from pruneviz.masks import Mask
     from pruneviz.methods import method_class
     from pruneviz.models import build
-    from pruneviz.task import Task, generator_for
+    from pruneviz.units.masks import Mask
 
     data = load(DATA)
     method = method_class("isometry")()
@@ -92,11 +92,11 @@ def _followed(model: nn.Module, mask: Mask, repair: str, data: Splits, seed: int
 
     import torch
 
-    from pruneviz.config import Training
-    from pruneviz.probes import jacobians
-    from pruneviz.repair import isometric, repaired
-    from pruneviz.task import generator_for
-    from pruneviz.training import evaluate, fit
+    from pruneviz.curvature.task import generator_for
+    from pruneviz.plan.recipe import Training
+    from pruneviz.run.probes import jacobians
+    from pruneviz.run.training import evaluate, fit
+    from pruneviz.units.isometry import isometric, repaired
 
     model = deepcopy(model)
     values = isometric(model, mask, norm=True, steps=10_000)[0] if repair == "norm" else repaired(repair, model, mask)
@@ -105,14 +105,14 @@ def _followed(model: nn.Module, mask: Mask, repair: str, data: Splits, seed: int
             model.get_parameter(name).copy_(value)
     mask.apply_(model)
     x, y = (part[: steps * BATCH] for part in data.train)
-    before, _ = jacobians(model, x[:SAMPLES])
+    before = jacobians(model, x[:SAMPLES])
     budget = Training(epochs=1, batch_size=BATCH, lr=LR)
     for _ in fit(model, replace(data, train=(x, y)), budget, generator=generator_for(seed, "training"), mask=mask):
         pass
     return {
-        "mean_singular_value": float(before["mean"].mean()),
-        "spread": float(before["spread"].mean()),
-        "end_mean": float(before["end_mean"][0]),
+        "mean_singular_value": float(before.mean.mean()),
+        "spread": float(before.spread.mean()),
+        "end_mean": float(before.end_mean[0]) if before.end_mean is not None else float("nan"),
         "accuracy": evaluate(model, *data.test)["accuracy"],
     }
 

@@ -41,7 +41,7 @@ def pruned(plan: Plan) -> Any:
     import torch
 
     import pruneviz as pv
-    from pruneviz.errors import Unreachable
+    from pruneviz.basics.errors import Unreachable
 
     model = pv.build(plan.network, shape=SHAPE, classes=CLASSES)
     x, y = torch.zeros(2, *SHAPE), torch.zeros(2, dtype=torch.long)
@@ -58,7 +58,7 @@ def halved(network: str) -> Any:
     import torch
 
     import pruneviz as pv
-    from pruneviz.errors import Unreachable
+    from pruneviz.basics.errors import Unreachable
 
     model = pv.build(network, shape=SHAPE, classes=CLASSES)
     x, y = torch.zeros(2, *SHAPE), torch.zeros(2, dtype=torch.long)
@@ -83,7 +83,7 @@ def halved(network: str) -> Any:
 def run(full: bool, say: Say) -> Result:
     """Counts, then latency with half of the FLOPs removed. There is nothing to train, so both budgets are the same."""
     import pruneviz as pv
-    from pruneviz.pipeline import default_device
+    from pruneviz.run.loop import default_device
 
     claims, rows, times = [], [], []
     for key, plan in PLANS.items():
@@ -100,7 +100,7 @@ def run(full: bool, say: Say) -> Result:
             claims.append(Claim(f"{key}-{what}", text, ours, paper, verdict=verdict, command=COMMAND))
         for what, ours, paper in (
             ("parameters", 1 - after.weights_and_biases / before.weights_and_biases, plan.reduction[0]),
-            ("flops", 1 - after.flops / before.flops, plan.reduction[1]),
+            ("flops", 1 - after.operations / before.operations, plan.reduction[1]),
         ):
             verdict = "holds" if abs(ours - paper) <= 0.0011 else "does not hold"
             text = f"{names}share of {'FLOPs' if what == 'flops' else what} removed"
@@ -109,7 +109,7 @@ def run(full: bool, say: Say) -> Result:
     for network in LATENCY:
         say(f"{network}: latency with half of the FLOPs removed")
         found = pv.compact(halved(network))
-        share = 1 - found.after.flops / found.before.flops
+        share = 1 - found.after.operations / found.before.operations
         again = [pv.compact(halved(network)).speedup[256] for _ in range(4)]  # each a median of passes in turns
         falls = [1 - 1 / speedup for speedup in (found.speedup[256], *again)]
         times.append((network, round(100 * share, 1), *(round(found.speedup[batch], 2) for batch in (1, 256))))

@@ -43,9 +43,9 @@ def network(name: str, data: Splits, seed: int) -> nn.Module:
     """A registered network, or the small one of 16 hidden units."""
     from torch import nn
 
-    from pruneviz.initialisation import initialise_
+    from pruneviz.curvature.task import generator_for
     from pruneviz.models import MODELS, build
-    from pruneviz.task import generator_for
+    from pruneviz.models._torch.initialisation import initialise_
 
     if name in MODELS:
         return build(name, data, seed=seed)
@@ -56,10 +56,10 @@ def network(name: str, data: Splits, seed: int) -> nn.Module:
 def measure(seeds: tuple[int, ...], say: Say) -> list[dict[str, Any]]:
     """A row for each network, seed and score: rank correlation with the measured change, and what removals really cost."""
     import pruneviz as pv
-    from pruneviz.masks import Mask
+    from pruneviz.curvature.task import Task, generator_for
     from pruneviz.methods import method_class
-    from pruneviz.probes import change
-    from pruneviz.task import Task, generator_for
+    from pruneviz.run.probes import change
+    from pruneviz.units.masks import Mask
 
     rows = []
     for name, (dataset, epochs, samples) in NETWORKS.items():
@@ -73,12 +73,12 @@ def measure(seeds: tuple[int, ...], say: Say) -> list[dict[str, Any]]:
                 method = method_class(key).from_params(params)
                 task = Task(lambda x=x, y=y: [(x, y)], generator_for(seed, "score"))
                 full = Mask.full(model, method.prunable(model))
-                found, _ = change(method, model, task, full, generator_for(seed, "change"), samples)
+                found = change(method, model, task, full, generator_for(seed, "change"), samples)
                 rows.append(
                     {
-                        "network": name, "seed": seed, "score": score, "weights": len(found["measured"]),
-                        "correlation": float(found["correlation"][0]), "rise": float(found["measured"].mean()),
-                        "zeroed": float(found["zeroed"].mean()), "negative": float((found["zeroed"] < 0).mean()),
+                        "network": name, "seed": seed, "score": score, "weights": len(found.measured),
+                        "correlation": found.correlation, "rise": float(found.measured.mean()),
+                        "zeroed": float(found.zeroed.mean()), "negative": float((found.zeroed < 0).mean()),
                     }
                 )  # fmt: skip
     return rows

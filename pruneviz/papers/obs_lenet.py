@@ -42,8 +42,8 @@ def measure(recipes: tuple[Recipe, ...], epochs: int, say: Say) -> list[dict[str
     """A row for each recipe, seed, method and sparsity: test loss and accuracy right after pruning, and the seconds that
     one network took (scores and pruning at all three sparsities)."""
     import pruneviz as pv
-    from pruneviz.pipeline import default_device
-    from pruneviz.training import evaluate
+    from pruneviz.run.loop import default_device
+    from pruneviz.run.training import evaluate
 
     device = default_device()
     rows = []
@@ -70,11 +70,11 @@ def _pruned(model: Any, data: Any, name: str, seed: int) -> tuple[float, dict[fl
     """Seconds for one order of deletions and its three prefixes, and what each left on the test set."""
     from copy import deepcopy
 
-    from pruneviz.masks import Mask
+    from pruneviz.curvature.task import Task, generator_for
     from pruneviz.methods import method_class
-    from pruneviz.pruning import remove
-    from pruneviz.task import Task, generator_for
-    from pruneviz.training import evaluate
+    from pruneviz.run.step import remove
+    from pruneviz.run.training import evaluate
+    from pruneviz.units.masks import Mask
 
     key, params = METHODS_RUN[name]
     method = method_class(key).from_params(params)
@@ -173,7 +173,7 @@ def tables(rows: list[dict[str, Any]]) -> tuple[Table, ...]:
 
 def run(full: bool, say: Say) -> Result:
     """Quick: the first recipe, 2 epochs. Full: all four, 5 epochs."""
-    from pruneviz.pipeline import default_device
+    from pruneviz.run.loop import default_device
 
     rows = measure(RECIPES if full else RECIPES[:1], EPOCHS[full], say)
     return Result(claims(rows), tables(rows), str(default_device()))

@@ -77,7 +77,7 @@ def trained(problem: str, model: str, decay: float, seed: int) -> nn.Module:
     import torch
 
     from pruneviz.datasets import load
-    from pruneviz.loss import SQUARED
+    from pruneviz.door.loss import SQUARED
     from pruneviz.models import build
 
     data = load(problem)
@@ -104,9 +104,10 @@ def deleted(network: nn.Module, method: Method, x: Tensor, y: Tensor) -> Iterato
     """
     import torch
 
-    from pruneviz.loss import SQUARED
-    from pruneviz.masks import Mask, select
-    from pruneviz.task import Task, generator_for
+    from pruneviz.curvature.task import Task, generator_for
+    from pruneviz.door.loss import SQUARED
+    from pruneviz.units.choice import select
+    from pruneviz.units.masks import Mask
 
     task = Task(lambda: [(x, y)], generator_for(0, "score"), loss=SQUARED)
     mask = Mask.full(network, method.prunable(network))
@@ -126,7 +127,7 @@ def ways(problem: str, model: str, learned: int, seeds: int, method: str, **swit
     import torch
 
     from pruneviz.datasets import load
-    from pruneviz.loss import SQUARED, right
+    from pruneviz.door.loss import SQUARED, right
     from pruneviz.methods import method_class
 
     data = load(problem)

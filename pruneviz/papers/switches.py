@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pruneviz.datasets.base import Splits
-    from pruneviz.masks import Mask, Scores
+    from pruneviz.units.masks import Mask, Scores
 
 SPARSITY = 0.9
 SEEDS = (5, 20)  # quick, full
@@ -84,9 +84,9 @@ def network(name: str, data: Splits, seed: int) -> nn.Module:
     """LeNet-300-100, or two convolutions of 16 and 32 filters with batch normalisation, ReLU and max-pool, and a dense layer."""
     from torch import nn
 
-    from pruneviz.initialisation import initialise_
+    from pruneviz.curvature.task import generator_for
     from pruneviz.models import build
-    from pruneviz.task import generator_for
+    from pruneviz.models._torch.initialisation import initialise_
 
     if name == LENET:
         return build(LENET, data, seed=seed)
@@ -103,9 +103,10 @@ def scored(
     model: nn.Module, data: Splits, method: str, params: Mapping[str, Any], seed: int, draw: str
 ) -> tuple[Scores, Mask]:
     """Scores and mask as a run of this seed has them; ``draw`` is what its samples' generator is for ("score" in a run)."""
-    from pruneviz.masks import Mask, select
+    from pruneviz.curvature.task import Task, generator_for
     from pruneviz.methods import method_class
-    from pruneviz.task import Task, generator_for
+    from pruneviz.units.choice import select
+    from pruneviz.units.masks import Mask
 
     made = method_class(method).from_params(dict(params))
     generator = generator_for(seed, draw)
@@ -162,10 +163,11 @@ def measure(progress: Say, seeds: int = SEEDS[0]) -> list[dict[str, Any]]:
     try:
         for name in (LENET, CONV):
             models = [network(name, data, seed) for seed in range(seeds)]
+            plain: dict[tuple[str, str, int], tuple[Scores, Mask]] = {}  # what several settings are compared with
             draws: dict[str, list[float]] = {}  # method -> agreement of another draw, seed by seed
             for setting in SETTINGS:
                 progress(f"{name}: {setting.method} {setting.switch}={setting.value}")
-                row, agreements = _row(setting, name, data, models, draws.get(setting.method, []))
+                row, agreements = _row(setting, name, data, models, draws.get(setting.method, []), plain)
                 if setting.switch == "samples":
                     draws[setting.method] = agreements
                 rows.append(row)
@@ -175,12 +177,20 @@ def measure(progress: Say, seeds: int = SEEDS[0]) -> list[dict[str, Any]]:
 
 
 def _row(
-    setting: Setting, name: str, data: Splits, models: list[nn.Module], draws: list[float]
+    setting: Setting,
+    name: str,
+    data: Splits,
+    models: list[nn.Module],
+    draws: list[float],
+    plain: dict[tuple[str, str, int], tuple[Scores, Mask]],
 ) -> tuple[dict[str, Any], list[float]]:
     agreements, chances, ranks, biases = [], [], [], []
     draw = "another draw" if setting.switch == "samples" else "score"
     for seed, model in enumerate(models):
-        s, m = scored(model, data, setting.method, setting.against, seed, "score")
+        key = (setting.method, str(setting.against), seed)
+        if key not in plain:
+            plain[key] = scored(model, data, setting.method, setting.against, seed, "score")
+        s, m = plain[key]
         s_switched, m_switched = scored(model, data, setting.method, setting.params, seed, draw)
         agreements.append(agreement(m, m_switched))
         chances.append(chance(m, m_switched))

@@ -1,37 +1,45 @@
-"""Runs as folders: arrays and weights as safetensors, a manifest of their sha256, and exported runs read in place."""
+"""Runs as folders: arrays and weights as safetensors, and a manifest of their sha256. What is not in it does not exist."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from pruneviz.config import ID, RunConfig
-from pruneviz.errors import NoSuchRun, StoreError
+from pruneviz.basics.errors import InvalidSetting, NoSuchRun, PrunevizError, StoreError
+from pruneviz.plan.about import about
+from pruneviz.plan.config import ID, RunConfig
+from pruneviz.records.about import About
+from pruneviz.records.base import Recorded
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ["run", "method", "seed", "sparsity", "stage", "split", "metric", "value"]
-HISTORY = ["run", "stage", "epoch", "metric", "value"]
+NOTHING: dict[str, Any] = {"files": {}, "complete": False}
+LOOKED = 10.0  # seconds after which a run's files are looked at again
+R = TypeVar("R", bound=Recorded)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it stands: configuration, state, numbers, arrays. ``source``: "store" or "samples"."""
+    """One run as it stands: configuration, the words of its cards, state, numbers, arrays. ``source``: "store" or "samples".
+
+    Nothing here asks a registry: the run may be of a method, a network or data that this process does not know.
+    """
 
     id: str
     config: RunConfig
+    about: About
     state: str
     row: Mapping[str, Any]
     folder: Path
@@ -52,6 +60,15 @@ class Run:
     def files(self) -> dict[str, dict[str, Any]]:
         """Name -> sha256 and size of what the manifest lists."""
         return manifest(self.folder)["files"]
+
+    def at(self, kind: type[Recorded], stage: Stage | None = None) -> list[float]:
+        """The sparsities at which a probe's arrays were recorded, rising."""
+        return kind.sparsities(self.files, stage)
+
+    def read(self, kind: type[R], sparsity: float = 0.0, stage: Stage | None = None) -> R | None:
+        """What a probe recorded, or None. Raises StoreError where the file cannot be read."""
+        name = kind.name(sparsity, stage)
+        return kind.read(self.arrays(name), self.layers(name)) if name in self.files else None
 
     def names(self, probe: str) -> list[str]:
         """The recorded arrays of a probe, e.g. ``spectra-start``, ``spectra-tuned-0.9``."""
@@ -85,124 +102,53 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
+    """Name -> sha256 and size of each file, and whether these are all."""
     try:
-        return json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
-        return {"files": {}, "complete": False}
+        found = json.loads((folder / "manifest.json").read_text())
+        return found if isinstance(found["files"], dict) and isinstance(found["complete"], bool) else NOTHING
+    except (OSError, ValueError, KeyError, TypeError):
+        return NOTHING
 
 
-class Samples(Mapping[str, Run]):
-    """A folder of exported runs, read-only: those of the network that has most of them first."""
-
-    def __init__(self, folder: Path, *, only: str | None = None):
-        runs = [_exported(path.parent) for path in sorted(folder.glob(f"{only or '*'}/run.json"))]
-        networks = Counter((run.config.dataset, run.config.model, run.config.width) for run in runs)
-
-        def place(run: Run) -> int:
-            return -networks[run.config.dataset, run.config.model, run.config.width]
-
-        self._found: dict[str, Run] = {run.id: run for run in sorted(runs, key=place)}
-
-    def __getitem__(self, id_: str) -> Run:
-        return self._found[id_]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def run(self, id_: str) -> Run:
-        return self._found[id_]
-
-    def rows(self) -> list[dict[str, Any]]:
-        return [summary({**EMPTY_ROW, **run.row}, "samples") for run in self._found.values()]
-
-    def long(self, table: str, ids: set[str] | None, known: set[str]) -> list[dict[str, Any]]:
-        picked = [r for r in self._found.values() if (ids is None or r.id in ids) and r.id not in known]
-        return [row for run in picked for row in getattr(run, table).to_dict("records")]
+def carried(words: Any, config: RunConfig) -> About:
+    """The words that a run carries; of a run of before they were kept, those that the cards have now."""
+    if not words:
+        try:
+            return about(config)
+        except (PrunevizError, KeyError):  # not known here, or no longer possible
+            pass
+    return About.read(words, method=config.method, model=config.model, dataset=config.dataset)
 
 
-@lru_cache(maxsize=500)
-def _exported(folder: Path) -> Run:
-    import pandas as pd
-
+def read_config(id_: str, text: str) -> RunConfig:
+    """A configuration as it was written down. Raises StoreError."""
     try:
-        content = json.loads((folder / "run.json").read_text())
-        id_, config = checked(content["id"]), RunConfig(**content["config"])
-        metrics = pd.DataFrame(content["metrics"], columns=pd.Index(METRICS[3:]))
-        metrics = metrics.assign(run=id_, method=config.method, seed=config.seed).reindex(columns=METRICS)
-        history = pd.DataFrame(content["history"], columns=pd.Index(HISTORY[1:]))
-        history = history.assign(run=id_).reindex(columns=HISTORY)
-        row = {**EMPTY_ROW, **content["row"], "id": id_, "config": config.model_dump_json(), "state": "succeeded"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{folder / 'run.json'} is not an exported run ({error}). Export it again.") from None
-    tables = {"metrics": metrics, "history": history}
-    return Run(id_, config, "succeeded", row, folder, tables.__getitem__, "samples")
+        return RunConfig.stored(json.loads(text))
+    except (ValueError, TypeError, AttributeError, InvalidSetting) as error:
+        raise StoreError(
+            f"The configuration of run {id_} cannot be read ({error}). Delete the run and run it again."
+        ) from None
 
 
-def write_export(run: Run, to: Path, *, weights: bool) -> Path:
-    """Copy a finished run as a plain folder ``to/<id>``: run.json, safetensors, manifest."""
-    if run.state != "succeeded":
-        raise StoreError(f"Run {run.id} is {run.state}; only finished runs are exported. Wait for it, or resume it.")
-    target = to / run.id
-    copy_files(run, target, [name for name in run.files if weights or not name.startswith("weights-")])
-    content = {
-        "id": run.id,
-        "config": json.loads(run.config.model_dump_json()),
-        "row": {key: run.row[key] for key in ("device", "started", "finished", "code", "warnings", "tag")},
-        "metrics": run.metrics[METRICS[3:]].values.tolist(),
-        "history": run.history[HISTORY[1:]].values.tolist(),
-    }
-    write_whole(target / "run.json", _written(content).encode())
-    return target
+def damage(folder: Path) -> str:
+    """What is wrong with a finished run's files, at a glance: a list that is missing, a file that is missing or cut; or nothing."""
+    return _damage(folder, int(time.monotonic() / LOOKED))
 
 
-def _written(content: dict[str, Any]) -> str:
-    """JSON that a person can read, a line for each row of numbers: a fifth of the bytes that a line for each number takes."""
-    rows = {name: value for name, value in content.items() if name in ("metrics", "history")}
-    head = json.dumps({name: value for name, value in content.items() if name not in rows}, indent=1)
-    line = json.JSONEncoder(separators=(",", ":")).encode
-    parts = [f' "{name}": [\n  ' + ",\n  ".join(map(line, value)) + "\n ]" for name, value in rows.items()]
-    return head.removesuffix("\n}") + ",\n" + ",\n".join(parts) + "\n}"
-
-
-def read_exports(folder: Path) -> list[Run]:
-    """The exported runs in a folder (or the one it is), every file's checksum verified."""
-    if not folder.is_dir():
-        raise StoreError(f"There is no folder {folder}. Name one that `python -m pruneviz export` made.")
-    found = Samples(folder.parent, only=folder.name) if (folder / "run.json").is_file() else Samples(folder)
-    if not len(found):
-        raise StoreError(f"{folder} holds no exported run. Name a folder that `python -m pruneviz export` made.")
-    for run in found.values():
-        for name, entry in run.files.items():
-            if sha256_of(run.folder / f"{name}.safetensors") != entry["sha256"]:
-                raise StoreError(f"{name} of run {run.id} is damaged: its checksum does not hold. Export it again.")
-    return list(found.values())
-
-
-def copy_files(run: Run, target: Path, names: list[str]) -> None:
-    """Copy a run's arrays and a complete manifest of them, the manifest last."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copyfile(run.folder / f"{name}.safetensors", target / f"{name}.safetensors")
-    files = {name: run.files[name] for name in names}
-    write_whole(target / "manifest.json", json.dumps({"files": files, "complete": True}, indent=0).encode())
-
-
-EMPTY_ROW: dict[str, Any] = {
-    "id": "", "config": "{}", "state": "succeeded", "device": None, "wanted_device": None, "created": 0.0, "queued": 0.0,
-    "started": None, "finished": None, "fraction": 1.0, "stage": "", "message": "", "warnings": "[]", "error": "",
-    "code": "", "tag": "", "attempt": 0,
-}  # fmt: skip
-
-
-def summary(row: dict[str, Any], source: str) -> dict[str, Any]:
-    config = json.loads(row["config"])
-    about = {key: config.get(key) for key in ("method", "model", "dataset", "seed", "start", "survivors", "rounds")}
-    about["width"] = config.get("width", 1.0)
-    shown = {key: row[key] for key in EMPTY_ROW if key not in ("config", "id")}
-    return {"id": row["id"], "source": source, **about, "sparsities": tuple(config.get("sparsities", ())), **shown}
+@lru_cache(maxsize=5000)
+def _damage(folder: Path, when: int) -> str:
+    said = f"of run {folder.name} is missing or cut. Delete the run and run it again."
+    try:
+        files = {path.name: path.stat().st_size for path in os.scandir(folder)}
+    except OSError:
+        return f"The folder {said}"
+    listed = manifest(folder)
+    if not listed["complete"]:
+        return f"The list of files {said}"
+    for name, entry in listed["files"].items():
+        if files.get(f"{name}.safetensors") != entry.get("bytes"):
+            return f"{name} {said}"
+    return ""
 
 
 def checked(id_: str) -> str:

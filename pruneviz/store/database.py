@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -11,9 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pruneviz.errors import StoreError
+from pruneviz.basics.errors import PrunevizError, StoreError
+from pruneviz.plan.about import about
+from pruneviz.plan.config import RunConfig
 
-FORMAT = 1
+FORMAT = 2
 _TABLES = """
 create table if not exists runs (
   seq integer primary key autoincrement, id text unique not null, config text not null, family text not null,
@@ -33,6 +36,17 @@ create table if not exists history (
   primary key (run, stage, epoch, metric)
 ) without rowid;
 create table if not exists workers (device text primary key, pid integer not null, heartbeat real not null, info text not null);
+"""
+# What format 2 adds: the words that a run carries and what its id follows from; the files that it refers to, with their
+# digests; who asked for it; other ids under which it is known; and a worker's own name beside its process id
+_SECOND = """
+alter table runs add column about text not null default '{}';
+alter table runs add column identity text not null default 'null';
+alter table runs add column refs text not null default '{}';
+alter table runs add column worker_id text;
+create table aliases (alias text primary key, run text not null) without rowid;
+create table owners (run text not null, owner text not null, primary key (run, owner)) without rowid;
+alter table workers add column worker_id text;
 """
 
 
@@ -75,8 +89,9 @@ class Database:
             db.execute("pragma synchronous = normal")
         else:
             try:
-                db = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
-                db.execute("select id from runs limit 1")
+                there = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+                there.execute("select id from runs limit 1")
+                db = _in_memory(there, self.folder) if _version(there) != FORMAT else there
             except sqlite3.Error:
                 db = sqlite3.connect(":memory:", isolation_level=None)
                 _prepare(db, self.folder)
@@ -111,12 +126,45 @@ class Database:
 
 
 def _prepare(db: sqlite3.Connection, folder: Path) -> None:
-    version = db.execute("pragma user_version").fetchone()[0]
+    """Bring the database forward to today's format: in one transaction, so that it is wholly the old or the new."""
+    version = _version(db)
     if version > FORMAT:
         raise StoreError(
             f"The store {folder} was made by a newer PruneViz (format {version}, this one knows {FORMAT}). "
             "Update PruneViz, or set PRUNEVIZ_STORE to another folder."
         )
-    for statement in _TABLES.split(";"):
-        db.execute(statement)
+    if version < 1:
+        _each(db, _TABLES)
+    if version < 2:
+        _each(db, _SECOND)
+        _carry_words(db)
     db.execute(f"pragma user_version = {FORMAT}")
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return db.execute("pragma user_version").fetchone()[0]
+
+
+def _in_memory(there: sqlite3.Connection, folder: Path) -> sqlite3.Connection:
+    """A copy of a database that may not be written, brought forward."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    there.backup(db)
+    _prepare(db, folder)
+    return db
+
+
+def _each(db: sqlite3.Connection, statements: str) -> None:
+    for statement in statements.split(";"):
+        db.execute(statement)
+
+
+def _carry_words(db: sqlite3.Connection) -> None:
+    """Give the runs of format 1 the words of their cards, and let today's id of the same configuration lead to them."""
+    for id_, text in db.execute("select id, config from runs").fetchall():
+        try:
+            config = RunConfig(**json.loads(text))
+            words, alias = about(config).model_dump_json(), config.id
+        except (PrunevizError, ValueError, TypeError):
+            continue  # of a method, network or data that is not known here: its keys are its words
+        db.execute("update runs set about = ? where id = ?", (words, id_))
+        db.execute("insert or ignore into aliases values (?, ?)", (alias, id_))

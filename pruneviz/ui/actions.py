@@ -5,57 +5,89 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 
-from pruneviz.errors import PrunevizError
+from pruneviz.basics.errors import PrunevizError
 from pruneviz.figures.base import MAX_RUNS
+from pruneviz.plan.about import about
+from pruneviz.plan.arguments import command
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import ENDED, Run, Store
 from pruneviz.ui import card
 from pruneviz.ui.stores import SHARED
+from pruneviz.ui.text import plain
+
+STOPPED = ("failed", "cancelled", "lost")
 
 
-def toolbar(store: Store, runs: Sequence[Run]) -> None:
-    """A row of buttons: only what these runs allow."""
+def unknown(config: RunConfig) -> str:
+    """Why a run cannot be made or resumed here, where its method, network or data are not known; else nothing."""
+    try:
+        about(config)
+    except PrunevizError as error:
+        return f"{error} Without it this run can be looked at, and neither be resumed nor made again."
+    return ""
+
+
+def command_line(config: RunConfig) -> None:
+    """The command that asks for a run, or why there is none."""
+    if why := unknown(config):
+        st.caption(plain(why))
+    else:
+        st.code(command(config), language=None, wrap_lines=True)
+
+
+def toolbar(store: Store, runs: Sequence[Run], broken: Sequence[str] = ()) -> None:
+    """A row of buttons: only what these runs allow; ``broken`` are ids of the store's runs that cannot be read."""
     ids = [run.id for run in runs]
     finished = [run for run in runs if run.state == "succeeded"]
-    own = [run.id for run in runs if run.source == "store" and not store.readonly]
-    stopped = [run.id for run in runs if run.id in own and run.state in ENDED and run.state != "succeeded"]
-    going = [run.id for run in runs if run.id in own and run.state not in ENDED]
-    ended = [run.id for run in runs if run.id in own and run.state in ENDED]
+    mine = [run for run in runs if run.source == "store" and not store.readonly]
+    stuck = {run.id: why for run in mine if run.state in STOPPED and (why := unknown(run.config))}
+    stopped = [run.id for run in mine if run.state in STOPPED and run.id not in stuck]
+    states = {run.id: run.state for run in mine}
+    states |= {id_: store.status(id_)["state"] for id_ in broken if not store.readonly}
+    going = [id_ for id_, state in states.items() if state not in ENDED]
+    ended = [id_ for id_, state in states.items() if state in ENDED]
     with st.container(horizontal=True, vertical_alignment="center"):
         if finished:
             asked = {"runs": ",".join(run.id for run in finished[:MAX_RUNS])}
             st.page_link("pages/compare.py", label="Compare", icon=":material/view_column:", query_params=asked)
-        if own:
-            watched = {"watch": ",".join(own)}
+        if mine:
+            watched = {"watch": ",".join(run.id for run in mine)}
             st.page_link("pages/run.py", label="Watch", icon=":material/visibility:", query_params=watched)
         if going:
             _each(f"Cancel{_count(going)}", going, store.cancel, icon="stop_circle")
         if stopped:
             _each(f"Resume{_count(stopped)}", stopped, store.resume, icon="restart_alt")
-        if len(runs) <= MAX_RUNS:
+        if 1 <= len(runs) <= MAX_RUNS:
             card.report(runs)
-        st.download_button(
-            "Numbers (CSV)", lambda: store.metrics(ids).to_csv(index=False).encode(), "metrics.csv", "text/csv",
-            icon=":material/table:", on_click="ignore",
-        )  # fmt: skip
-        st.download_button(
-            "Everything (zip)", lambda: packed(runs), "runs.zip", "application/zip", icon=":material/folder_zip:",
-            on_click="ignore", help="Configuration, numbers, arrays and weights.",
-        )  # fmt: skip
-        if own:
+        if runs:
+            st.download_button(
+                "Numbers (CSV)", lambda: store.metrics(ids).to_csv(index=False).encode(), "metrics.csv", "text/csv",
+                icon=":material/table:", on_click="ignore",
+            )  # fmt: skip
+            st.download_button(
+                "Everything (zip)", lambda: packed(runs), "runs.zip", "application/zip", icon=":material/folder_zip:",
+                on_click="ignore", help="Configuration, numbers, arrays and weights.",
+            )  # fmt: skip
+        if mine:
             with st.popover("Tag", icon=":material/label:"):
-                _tag(store, [run for run in runs if run.id in own])
+                _tag(store, mine)
         if ended and not SHARED:
             with st.popover("Delete", icon=":material/delete:"):
                 st.markdown(f"{len(ended)} run{'s' if len(ended) > 1 else ''} and all files go for good.")
                 _each("Delete for good", ended, store.delete, icon="delete_forever", type="primary")
+    for why in dict.fromkeys(stuck.values()):
+        st.caption(plain(why))
     if len(runs) > MAX_RUNS:
         st.caption(f"A report takes up to {MAX_RUNS} runs, and so does Compare: the first {MAX_RUNS} finished ones.")
 
 
-def _each(label: str, ids: Sequence[str], does, *, icon: str, type: str = "secondary") -> None:
+def _each(
+    label: str, ids: Sequence[str], does, *, icon: str, type: Literal["primary", "secondary"] = "secondary"
+) -> None:
     """A button that does one thing to each of the runs, before the page is drawn again."""
 
     def act() -> None:
@@ -66,7 +98,7 @@ def _each(label: str, ids: Sequence[str], does, *, icon: str, type: str = "secon
 
 
 def _count(ids: Sequence[str]) -> str:
-    return f" {len(ids)}" if len(ids) > 1 else ""
+    return f" {len(ids):d}" if len(ids) > 1 else ""
 
 
 def _tag(store: Store, runs: Sequence[Run]) -> None:
@@ -82,7 +114,7 @@ def _tag(store: Store, runs: Sequence[Run]) -> None:
                 for run in runs:
                     store.tag(run.id, text)
             except PrunevizError as error:
-                st.error(str(error))
+                st.error(plain(error), icon=":material/error:")
             else:
                 st.rerun()
 

@@ -12,8 +12,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pruneviz import figures
+from pruneviz.basics.errors import PrunevizError
 from pruneviz.figures import FIGURES, base
 from pruneviz.ui import export
+from pruneviz.ui.text import plain
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -24,18 +26,19 @@ _CONFIG = {
     "showSendToCloud": False,
     "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
 }
-# Squeezed to the width of a phone, facets and legends run into each other: there the chart scrolls in its card.
-_SCROLL = """<style>
-.st-key-{key}-scroll {{ overflow-x: auto; }}
-.st-key-{key}-scroll > * {{ min-width: {least}px; }}
-</style>"""
 
 
-def drawn(figure: str, runs: Sequence[Run], **choices: Any) -> tuple[pd.DataFrame, go.Figure]:
-    """A figure's table and drawing. Drawing costs ten times what reading it back does, so both are kept: a class that looks
+def drawn(figure: str, runs: Sequence[Run], **choices: Any) -> tuple[pd.DataFrame, go.Figure | None]:
+    """A figure's table and drawing; where a run cannot be read its sentence stands here, and there is no drawing.
+
+    Drawing costs ten times what reading it back does, so both are kept: a class that looks
     at the same runs, and a slider that comes back, do not draw again. They are kept as bytes: as objects they would be
     looked through by the garbage collection after every rerun."""
-    return _drawn(figure, tuple(state(run) for run in runs), tuple(sorted(choices.items())), list(runs))
+    try:
+        return _drawn(figure, tuple(state(run) for run in runs), tuple(sorted(choices.items())), list(runs))
+    except PrunevizError as error:
+        st.error(plain(f"{FIGURES[figure].title}: {error}"), icon=":material/broken_image:")
+        return FIGURES[figure].data([]), None
 
 
 def state(run: Run) -> tuple[str, str]:
@@ -67,9 +70,11 @@ def show(
         with st.container(key=f"{key}-scroll"):
             clicks = {"on_select": partial(on_click, key), "selection_mode": "points"} if on_click else {}
             st.plotly_chart(chart, key=key, alt=base.alt(chart) or figure.title, config=_CONFIG, **clicks)
-        if least := base.least(chart):
-            st.html(_SCROLL.format(key=key, least=least))
-        st.caption(" ".join(text for text in (figure.caption, base.note(chart)) if text))
+        if least := base.least(chart):  # on a phone facets and legends would run into each other: the chart scrolls
+            st.html(
+                f"<style>.st-key-{key}-scroll {{ overflow-x: auto; }} .st-key-{key}-scroll > * {{ min-width: {least:d}px; }}</style>"
+            )
+        st.caption(plain(" ".join(text for text in (figure.caption, base.note(chart)) if text)))
         with st.container(horizontal=True):
             if figure.formula:
                 with st.popover("Formula", type="tertiary", icon=":material/function:"):
@@ -89,7 +94,9 @@ def _numbers(table: pd.DataFrame, key: str) -> None:
     """The table under its chart, folded; sent only once it is opened."""
     box = st.expander(f"Data: {len(table):,} rows", key=f"{key}-data", type="compact", on_change="rerun")
     if box.open:
-        columns = sorted(table.columns, key=lambda name: name == "run")  # ids are long: last
+        columns = sorted(
+            table.columns.difference(["colour", "symbol"], sort=False), key=lambda name: name == "run"
+        )  # ids are long: last
         box.dataframe(table, hide_index=True, column_order=columns, height=320)
 
 
@@ -98,7 +105,8 @@ def of(
 ) -> pd.DataFrame:
     """The figure of these runs as a card; returns its table."""
     table, chart = drawn(figure, runs, **choices)
-    show(FIGURES[figure], table, chart, key=f"{figure}-plot", on_click=on_click)
+    if chart is not None:
+        show(FIGURES[figure], table, chart, key=f"{figure}-plot", on_click=on_click)
     return table
 
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from pruneviz.config import RunConfig
+from pruneviz.plan.config import RunConfig
 from pruneviz.store import Store
+from pruneviz.ui.stores import readable
 
 
 def epochs(config: RunConfig) -> int:
     """Epochs of training that a run takes, its dense network included."""
-    return config.train.epochs + len(config.stages) * config.after_pruning.epochs
+    return config.epochs
 
 
 def estimate(store: Store, configs: Sequence[RunConfig], devices: Sequence[dict[str, Any]]) -> str:
@@ -25,15 +26,16 @@ def estimate(store: Store, configs: Sequence[RunConfig], devices: Sequence[dict[
     total = sum(epochs(c) for c in configs)
     first = configs[0]
     table = store.runs()
-    same = table[
+    same = table.loc[
         (table["model"] == first.model)
         & (table["width"] == first.width)
         & (table["dataset"] == first.dataset)
         & (table["state"] == "succeeded")
     ]
-    here = same[same["source"] == "store"]
+    here = same.loc[same["source"] == "store"]
     rows = [r for r in (here if len(here) else same).head(20).to_dict("records") if r["started"] and r["finished"]]
-    measured = [(r["finished"] - r["started"]) / max(1, epochs(store.run(r["id"]).config)) for r in rows]
+    took = {r["id"]: r["finished"] - r["started"] for r in rows}
+    measured = [took[run.id] / max(1, epochs(run.config)) for run in readable(store, took)]
     said = f"{len(configs)} runs, {total:,} epochs in all, on {where}."
     if not measured:
         return f"{said} No run on this network and data was measured yet, so its time is not known."

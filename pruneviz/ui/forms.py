@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 import streamlit as st
 from pydantic.fields import FieldInfo
 
+from pruneviz.basics.errors import InvalidSetting
 from pruneviz.datasets import DATASETS
 from pruneviz.datasets.base import DataCard
 from pruneviz.methods.base import Method, Start, Survivors
@@ -91,7 +93,7 @@ def switches(cls: type[Method], *, key: str) -> dict[str, Any]:
     """One widget for each of a method's switches; returns the values that differ from the defaults."""
     fields = {name: field for name, field in cls.model_fields.items() if name != "scope"}
     values = {name: _widget(name, field, f"{key}.{name}") for name, field in fields.items()}
-    return {name: value for name, value in values.items() if value != _default(fields[name])}
+    return {switch: value for switch, value in values.items() if value != _default(fields[switch])}
 
 
 def _default(field: FieldInfo) -> Any:
@@ -115,6 +117,9 @@ def _widget(name: str, field: FieldInfo, key: str) -> Any:
             label, words, words.index(default), key=key, help=text, bind="query-params", accept_new_options=True
         )
         return int(typed) if str(typed).isdecimal() else typed
+    if field.annotation not in (int, float):  # typed in; the method reads the text
+        typed = st.text_input(label, "" if default is None else str(default), key=key, help=text, bind="query-params")
+        return typed if typed.strip() not in ("", str(default)) else default
     limits = {type(rule).__name__: rule for rule in field.metadata}
     low = getattr(limits.get("Ge"), "ge", getattr(limits.get("Gt"), "gt", None))
     high = getattr(limits.get("Le"), "le", getattr(limits.get("Lt"), "lt", None))
@@ -122,3 +127,11 @@ def _widget(name: str, field: FieldInfo, key: str) -> Any:
     bounds = [None if limit is None else kind(limit) for limit in (low, high)]
     look = {"format": "%g", "step": kind(default) / 10 or 0.1} if kind is float else {}
     return st.number_input(label, *bounds, value=kind(default), key=key, help=text, bind="query-params", **look)
+
+
+def numbers(text: str, kind: Callable[[str], Any], what: str, example: str) -> list[Any]:
+    """The numbers in a text, separated by commas or spaces. Raises InvalidSetting, with an example."""
+    try:
+        return [kind(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        raise InvalidSetting(f"{what} are numbers separated by commas, e.g. {example}; found {text!r}.") from None

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 
+from pruneviz.basics.errors import NoSuchRun, PrunevizError
 from pruneviz.figures import FIGURES, base
-from pruneviz.store import ENDED, Run, Store
+from pruneviz.records.metrics import ACCURACY, TEST
+from pruneviz.records.stages import SAID, Stage
+from pruneviz.store import ENDED, UNREADABLE, Run, Store
 from pruneviz.ui import card
+from pruneviz.ui.actions import unknown
 from pruneviz.ui.stores import SHARED
+from pruneviz.ui.text import plain
 
-_LOOK = {
+_LOOK: dict[str, tuple[str, Literal["gray", "blue", "green", "red", "orange"], str]] = {
     "queued": ("waiting", "gray", "schedule"),
     "running": ("running", "blue", "autorenew"),
     "succeeded": ("finished", "green", "check_circle"),
     "failed": ("failed", "red", "error"),
     "cancelled": ("cancelled", "orange", "cancel"),
     "lost": ("lost", "red", "heart_broken"),
+    UNREADABLE: ("unreadable", "red", "broken_image"),
 }
 
 
@@ -30,13 +37,33 @@ def panel(store: Store, ids: Sequence[str]) -> None:
 
 
 @st.cache_resource(ttl=0.8, max_entries=50, show_spinner=False)
-def _seen(ids: tuple[str, ...], _store: Store) -> tuple[list[Run], dict[str, int]]:
-    """Runs and their places in the queue, read once for a class that watches the same ones."""
-    return [_store.run(id_) for id_ in ids], _store.runs().set_index("id")["position"].to_dict()
+def _seen(ids: tuple[str, ...], _store: Store) -> tuple[list[Run], dict[str, int], list[str]]:
+    """Runs, their places in the queue, and why others cannot be read; once for a class that watches the same ones."""
+    runs, problems = list[Run](), list[str]()
+    for id_ in ids:
+        try:
+            runs.append(watched(_store, id_))
+        except PrunevizError as error:
+            problems.append(str(error))
+    table = _store.runs()
+    own = table[table["source"] == "store"]
+    return runs, dict(zip(own["id"].tolist(), own["position"].tolist(), strict=True)), problems
+
+
+def watched(store: Store, id_: str) -> Run:
+    """The store's own run in whatever state it is, else a sample. Raises NoSuchRun, StoreError."""
+    try:
+        return store.asked(id_)
+    except NoSuchRun:
+        return store.run(id_)
 
 
 def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
-    runs, places = _seen(tuple(ids), store)
+    runs, places, problems = _seen(tuple(ids), store)
+    for problem in problems:
+        st.error(plain(problem), icon=":material/error:")
+    if not runs:
+        return
     if active == all(run.state in ENDED for run in runs):
         st.rerun()  # the last one ended, or one was resumed: draw the page anew, without or with polling
     names = base.labels(runs)
@@ -49,11 +76,11 @@ def _panel(store: Store, ids: Sequence[str], active: bool) -> None:
 
 
 def _curves(store: Store, ids: Sequence[str]) -> None:
-    runs, _ = _seen(tuple(ids), store)
-    with_points = [run for run in runs if not run.metrics[run.metrics["stage"] == "tuned"].empty]
+    with_points = [run for run in _seen(tuple(ids), store)[0] if Stage.TUNED in set(run.metrics["stage"])]
     if with_points:
         table, chart = card.drawn("curves", with_points)  # one drawing for all who watch
-        card.show(FIGURES["curves"], table, chart, key="live")
+        if chart is not None:
+            card.show(FIGURES["curves"], table, chart, key="live")
 
 
 def word(state: str) -> str:
@@ -76,19 +103,19 @@ def _line(store: Store, run: Run, name: str, place: int) -> None:
     with st.container(border=True, key=f"line-{run.id.replace('.', '-')}"):
         what, how, act = st.columns([2.2, 4, 1.4], vertical_alignment="center")
         with what:
-            st.markdown(f"**{name}**")
+            st.markdown(f"**{plain(name)}**")
             badge(run.state)
         with how:
             if run.state == "queued":
-                st.caption(f"Number {place} in the queue" if place > 1 else "Next in the queue")
+                st.caption(f"Number {place:.0f} in the queue" if place > 1 else "Next in the queue")
             elif run.state == "running":
-                st.progress(float(run.row["fraction"]), escaped(run.row["message"]))
+                st.progress(float(run.row["fraction"]), plain(run.row["message"]))
             elif run.state == "succeeded":
-                st.caption(summary(run))
+                st.caption(plain(summary(run)))
             else:
-                st.caption(escaped(run.row["error"] or run.row["message"]))
+                st.caption(plain(run.row["error"] or run.row["message"]))
             for warning in json.loads(run.row["warnings"])[-2:]:
-                st.caption(f":orange[:material/warning:] {escaped(warning)}")
+                st.caption(f":orange[:material/warning:] {plain(warning)}")
             if run.state == "running":
                 _loss(run)
         with act:
@@ -100,6 +127,8 @@ def _line(store: Store, run: Run, name: str, place: int) -> None:
                     args=(store, run.id),
                     icon=":material/stop_circle:",
                 )
+            elif run.state != "succeeded" and (why := unknown(run.config)):
+                st.caption(plain(why))
             elif run.state != "succeeded":
                 st.button(
                     "Resume",
@@ -125,14 +154,15 @@ def _resume(store: Store, id_: str) -> None:
 
 
 def summary(run: Run) -> str:
-    """What came out, in one line: test accuracy at each sparsity."""
-    metrics = run.metrics
-    at = metrics[(metrics["split"] == "test") & (metrics["metric"] == "accuracy")]
-    dense = at[at["stage"] == "dense"]["value"]
-    tuned = at[at["stage"] == "tuned"].sort_values("sparsity")
-    parts = [f"dense {base.percent(dense.iloc[0])}"] if len(dense) else []
+    """What came out, in one line: test accuracy at each sparsity; "no path left" where none leads from input to output."""
+    metrics, cut = run.metrics, base.without_path(run)
+    at = metrics.loc[(metrics["split"] == TEST) & (metrics["metric"] == ACCURACY)]
+    dense = at.loc[at["stage"] == Stage.DENSE, "value"]
+    tuned = at.loc[at["stage"] == Stage.TUNED].sort_values("sparsity")
+    parts = [f"{SAID[Stage.DENSE]} {base.percent(dense.iloc[0])}"] if len(dense) else []
     parts += [
-        f"at {base.percent(s)}: {base.percent(v)}" for s, v in zip(tuned["sparsity"], tuned["value"], strict=True)
+        f"at {base.percent(s)}: {base.percent(v)}{' (no path left)' if s in cut else ''}"
+        for s, v in zip(tuned["sparsity"], tuned["value"], strict=True)
     ]
     return "Test accuracy " + ", ".join(parts)
 
@@ -142,15 +172,10 @@ def _loss(run: Run) -> None:
     history = run.history
     if history.empty:
         return
-    last = history[history["stage"] == run.row["stage"]]
-    last = last[last["epoch"] == last["epoch"].max()].set_index("metric")["value"].to_dict()
+    last = history.loc[history["stage"] == run.row["stage"]]
+    last = last.loc[last["epoch"] == last["epoch"].max()].set_index("metric")["value"].to_dict()
     if "val_accuracy" in last:
         st.caption(
             f"validation accuracy {base.percent(last['val_accuracy'])}, loss {base.number(last['val_loss'])}, "
             f"training loss {base.number(last['train_loss'])}"
         )
-
-
-def escaped(text: str) -> str:
-    """Text from a run, without meaning in Markdown."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-.!|<>~:$" else c for c in str(text))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from pruneviz.comparison import nine
+from pruneviz.plan.comparison import nine
 
 if TYPE_CHECKING:
     from pruneviz.store import Store

@@ -6,18 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from pruneviz.figures import base
 from pruneviz.methods import METHODS, method_class
-from pruneviz.methods.base import Card, Method, Scope, Start, Survivors, Unit
+from pruneviz.methods.base import Card, Method, Scope, Start, Survivors
 
-_STARTS = {Start.TRAINED: "Trained network", Start.INIT: "Untrained network"}
-_UNITS = {Unit.WEIGHT: "Weights", Unit.FILTER: "Filters", Unit.EIGENBASIS: "Directions"}
-_SCOPES = {
+# A card's words in the catalogue's; a word that is not here is shown as the card has it
+_STARTS: Mapping[str, str] = {Start.TRAINED: "Trained network", Start.INIT: "Untrained network"}
+_SCOPES: Mapping[str, str] = {
     Scope.GLOBAL: "All layers",
     Scope.LAYER: "Each layer",
     Scope.STAGE: "Each stage",
 }
-_AFTERWARDS = {Survivors.RETAIN: "Stay as they are", Survivors.REWIND: "Go back to the start"}
+_AFTERWARDS: Mapping[str, str] = {Survivors.RETAIN: "Stay as they are", Survivors.REWIND: "Go back to the start"}
 _CRITERIA = {
     "none": "At random",
     "size": "Size",
@@ -29,20 +28,33 @@ _CRITERIA = {
 
 def criterion(card: Card) -> str:
     """What a method looks at, in a group of its own kind."""
-    return next(group for word, group in _CRITERIA.items() if word in card.criterion)
+    return next((group for word, group in _CRITERIA.items() if word in card.criterion), _own(card.criterion))
 
 
 def survivors(card: Card) -> str:
     """What becomes of what stays, before it trains again."""
     moves = method_class(card.key).repaired is not Method.repaired
-    return "Move to make up" if moves else _AFTERWARDS[card.survivors]
+    return "Move to make up" if moves else _said(_AFTERWARDS, card.survivors)
+
+
+def scope(card: Card) -> str:
+    """Over what a method ranks."""
+    return _said(_SCOPES, card.scope)
+
+
+def _said(known: Mapping[str, str], word: str) -> str:
+    return known.get(word) or _own(word)
+
+
+def _own(word: str) -> str:
+    return f"{word[:1].upper()}{word[1:]}"
 
 
 # key in the address -> the question and how a card answers it
 QUESTIONS: Mapping[str, tuple[str, Callable[[Card], str]]] = {
-    "starts": ("Starts from", lambda card: _STARTS[card.starts]),
+    "starts": ("Starts from", lambda card: _said(_STARTS, card.starts)),
     "criterion": ("Looks at", criterion),
-    "unit": ("Removes", lambda card: _UNITS[card.unit]),
+    "unit": ("Removes", lambda card: _own(card.unit.plural)),
     "after": ("Survivors", survivors),
     "schedule": ("Schedule", lambda card: "One shot" if card.rounds is None else "In rounds"),
 }
@@ -71,7 +83,7 @@ def table(keys: Sequence[str]) -> pd.DataFrame:
             "Method": [card.title for card in cards],
             "Paper": [card.paper.short if card.paper else "–" for card in cards],
             **{title: [answer(card) for card in cards] for title, answer in QUESTIONS.values()},
-            "Ranks over": [_SCOPES[card.scope] for card in cards],
+            "Ranks over": [scope(card) for card in cards],
         },
         index=list(keys),
     )
@@ -79,4 +91,4 @@ def table(keys: Sequence[str]) -> pd.DataFrame:
 
 def coloured(frame: pd.DataFrame):
     """The table with each method's mark in its colour."""
-    return frame.style.apply(lambda _: [f"color: {base.colour(key)}" for key in frame.index], subset=["Mark"])
+    return frame.style.apply(lambda _: [f"color: {METHODS[key].colour}" for key in frame.index], subset=["Mark"])

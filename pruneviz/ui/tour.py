@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from pruneviz.basics.places import SAMPLES
 from pruneviz.figures import base
 from pruneviz.methods.base import Start
-from pruneviz.store import SAMPLES
-from pruneviz.store.archive import Samples
+from pruneviz.records.arrays import Change
+from pruneviz.records.metrics import ACCURACY, EPOCHS, TEST
+from pruneviz.records.stages import MEASURED, Stage
+from pruneviz.store.samples import Samples
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -109,7 +112,11 @@ def runs(known: Mapping[str, Run], step: int) -> list[Run]:
             return [part[0] for part in parts] if all(parts) else []
         case 3:
             parts = [_found(known, "mnist", method) for method in ("magnitude", "obd")]
-            return [run for part in parts for run in part if "change-start" in run.files] if all(parts) else []
+            return (
+                [run for part in parts for run in part if Change.name(stage=Stage.START) in run.files]
+                if all(parts)
+                else []
+            )
         case 5:
             parts = [_found(known, "mnist", method) for method in ("magnitude", "obd", "obs")]
             return [run for part in parts for run in part] if all(parts) else []
@@ -133,14 +140,18 @@ def few(found: Sequence[Run]) -> str:
 
 def stages(asked: str | Sequence[str]) -> list[str]:
     """The stages as the Curves page names them in its address."""
-    said = {"zeroed": "by zeroing only", "pruned": "after pruning, before training", "tuned": "after training"}
+    said: dict[str, str] = dict(
+        zip(MEASURED, ("by zeroing only", "after pruning, before training", "after training"), strict=True)
+    )
     return [said[stage] for stage in ([asked] if isinstance(asked, str) else asked)]
 
 
-def at(run: Run, stage: str, sparsity: float, metric: str = "accuracy", split: str = "test") -> float:
+def at(run: Run, stage: str, sparsity: float, metric: str = ACCURACY, split: str = TEST) -> float:
     """One recorded number of a run."""
     m = run.metrics
-    picked = m[(m["stage"] == stage) & (m["sparsity"] == sparsity) & (m["metric"] == metric) & (m["split"] == split)]
+    picked = m.loc[
+        (m["stage"] == stage) & (m["sparsity"] == sparsity) & (m["metric"] == metric) & (m["split"] == split)
+    ]
     return float(picked["value"].iloc[0])
 
 
@@ -149,9 +160,9 @@ def at(run: Run, stage: str, sparsity: float, metric: str = "accuracy", split: s
 
 def most_can_go(table: pd.DataFrame, weights: int) -> str:
     """Step 1, from the figure's table: the highest sparsity within a point of the whole network, and the last one."""
-    dense = table.loc[table["stage"] == "dense", "mean"].mean()
-    lines = table[table["stage"] != "dense"].sort_values("sparsity")
-    near = lines[lines["mean"] >= dense - 0.01]
+    dense = table.loc[table["stage"] == Stage.DENSE, "mean"].mean()
+    lines = table.loc[table["stage"] != Stage.DENSE].sort_values("sparsity")
+    near = lines.loc[lines["mean"] >= dense - 0.01]
     kept, last = near.iloc[-1] if len(near) else lines.iloc[0], lines.iloc[-1]
     return (
         f"The whole network, {weights:,} weights, reads {_share(dense)} of unseen digits rightly. With "
@@ -164,8 +175,8 @@ def which_leave(table: pd.DataFrame, found: Sequence[Run], sparsity: float) -> s
     """Step 2: where the line stands in the drawn layer; then the same share removed by size and at random."""
     panel, (drawn, size, chance) = table.iloc[0], found
     gone = int(panel["size"] - panel["alive"])
-    by_size, by_chance = (_share(at(run, "tuned", sparsity)) for run in (size, chance))
-    spent = [f"{at(run, 'tuned', sparsity, 'epochs', ''):.0f}" for run in (size, chance)]
+    by_size, by_chance = (_share(at(run, Stage.TUNED, sparsity)) for run in (size, chance))
+    spent = [f"{at(run, Stage.TUNED, sparsity, EPOCHS, ''):.0f}" for run in (size, chance)]
     which = "The" if drawn is size else "On the small digits of step 1, trained again, the"
     fair = (
         f" (By size saw the data {spent[0]} times in all, at random {spent[1]} times.)" if spent[0] != spent[1] else ""
@@ -181,7 +192,7 @@ def score_is_right(table: pd.DataFrame) -> str:
     """Step 3, from the figure's table of magnitude and OBD."""
     by_method = dict(list(table.groupby("method", sort=False)))
     size, obd = by_method["magnitude"], by_method["obd"]
-    fell = (obd["measured"] < 0).mean()
+    fell = sum(value < 0 for value in obd["measured"]) / len(obd)
     return (
         f"**How much** the loss changes, OBD foretells almost in order: {obd['sizes'].iloc[0]:.2f}, size alone "
         f"{size['sizes'].iloc[0]:.2f}. **Which way**, neither knows: {base.percent(fell)} of these removals lower the loss, "
@@ -191,7 +202,8 @@ def score_is_right(table: pd.DataFrame) -> str:
 
 def survivors_help(table: pd.DataFrame) -> str:
     """Step 4, from the two-weight figure's table."""
-    ends = table[table["kind"] == "removal"].set_index("method")["real"]
+    removals = table.loc[table["kind"] == "removal"]
+    ends: dict[str, float] = dict(zip(removals["method"], removals["real"], strict=True))
     saved = 1 - ends["obs"] / ends["obd"]
     climbs = f"OBD climbs by {ends['obd']:.3f}, OBS by {ends['obs']:.3f}"
     if saved < 0.05:
@@ -202,15 +214,15 @@ def survivors_help(table: pd.DataFrame) -> str:
 def surgeon_wins(found: Sequence[Run], metric: str, unmoved: bool) -> str:
     """Step 5: OBS, magnitude and OBD at one sparsity, seed by seed."""
 
-    def values(method: str, stage: str = "pruned") -> list[float]:
+    def values(method: str, stage: str = Stage.PRUNED) -> list[float]:
         return [at(run, stage, base.SPARSITY, metric) for run in found if run.config.method == method]
 
     def mean(found: Sequence[float]) -> str:
         value = sum(found) / len(found)
-        return _share(value) if metric == "accuracy" else base.number(value)
+        return _share(value) if metric == ACCURACY else base.number(value)
 
     def better(one: float, other: float) -> bool:
-        return one > other if metric == "accuracy" else one < other
+        return one > other if metric == ACCURACY else one < other
 
     obs, obd, size = map(values, ("obs", "obd", "magnitude"))
     ahead = sum(better(*pair) for pair in zip(obs, obd, strict=True))
@@ -221,7 +233,7 @@ def surgeon_wins(found: Sequence[Run], metric: str, unmoved: bool) -> str:
     if better(sum(size), sum(obd)):
         said += " OBD even falls behind plain size: many removals, each cheap alone, are dear together."
     if unmoved:
-        said += f" The weights that OBS chose, removed without moving the others: {mean(values('obs', 'zeroed'))}."
+        said += f" The weights that OBS chose, removed without moving the others: {mean(values('obs', Stage.ZEROED))}."
     return said
 
 

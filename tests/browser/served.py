@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,26 +40,29 @@ class Server:
             self.process.wait()
 
 
-def serve(store: Path) -> Server:
-    """Start ``streamlit run app.py`` on a free port of 127.0.0.1 and wait until it answers."""
+STREAMLIT = (sys.executable, "-m", "streamlit", "run", "app.py", "--server.address", "127.0.0.1")
+
+
+def serve(
+    store: Path,
+    command: Sequence[str] = STREAMLIT,
+    *,
+    folder: Path = ROOT,
+    environment: Mapping[str, str] = os.environ,
+    allow: Sequence[str] = (),
+) -> Server:
+    """Start a command that serves the dashboard, in a folder, on a free port of 127.0.0.1, and wait until it answers; where
+    hosts are allowed, ``pruneviz serve``."""
+    if allow:
+        command = [sys.executable, "-m", "pruneviz", "serve", "--host", "127.0.0.1"]
+        command += [part for name in allow for part in ("--allow-host", name)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "app.py",
-        "--server.port",
-        str(port),
-        "--server.headless",
-        "true",
-    ]
-    environment = os.environ | {"PRUNEVIZ_STORE": str(store)}
+    ours = {"PRUNEVIZ_STORE": str(store), "STREAMLIT_SERVER_PORT": str(port), "STREAMLIT_SERVER_HEADLESS": "true"}
     with (store.parent / f"{store.name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, "--server.address", "127.0.0.1"], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            command, cwd=folder, env={**environment, **ours}, stdout=log, stderr=subprocess.STDOUT
         )
     server = Server(f"http://127.0.0.1:{port}", store, process)
     for _ in range(300):

@@ -12,7 +12,7 @@ import pytest
 
 from pruneviz.figures import report
 from pruneviz.store import SAMPLES
-from pruneviz.store.archive import Samples
+from pruneviz.store.samples import Samples
 
 pytestmark = pytest.mark.browser
 RUNS = [r for r in Samples(SAMPLES).values() if (r.config.model, r.config.dataset) == ("lenet-300-100", "digits")]

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from served import serve
 
-from pruneviz.comparison import NINE
+from pruneviz.plan.comparison import NINE
 
 pytestmark = pytest.mark.browser
 PANELS = ("layers", "saliency", "mask", "spectra", "jacobians", "curve")

@@ -57,7 +57,7 @@ def test_a_first_visit_sees_a_comparison_moves_it_reads_the_words_and_takes_the_
     assert [panel.get_attribute("aria-label") for panel in other.page.locator("svg[data-view]").all()] == after
 
     me.page.get_by_text("Words used here").click()
-    me.page.get_by_text("The share of weights that are removed: at 90%, one in ten is left.").wait_for(timeout=5000)
+    me.page.get_by_text("The share of weights that are removed: at 90%, one in ten is left.").wait_for(timeout=20_000)
     me.page.keyboard.press("Escape")
     me.page.get_by_role("button", name="Take the tour").click()
     at_step(me, 1)
@@ -195,7 +195,8 @@ def test_the_words_open_without_violating_axe(visit, scheme: str):
     me = visit(1280, scheme)
     me.go("methods")
     me.page.get_by_text("Words used here").click()
-    me.page.get_by_text("The matrix of all second derivatives").wait_for(timeout=5000)
+    me.page.get_by_text("The matrix of all second derivatives").wait_for(timeout=20_000)
+    me.page.wait_for_timeout(1000)  # colours of what was clicked go over
     found = axe.Axe().run(me.page).response["violations"]
     assert [(v["id"], [n["target"] for n in v["nodes"]][:3]) for v in found] == []
 

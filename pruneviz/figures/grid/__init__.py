@@ -16,9 +16,15 @@ import numpy as np
 
 from pruneviz.figures import base
 from pruneviz.figures.grid import masks
-from pruneviz.figures.jacobians import moments
+from pruneviz.figures.jacobians import REPAIRED, moments
 from pruneviz.figures.saliency import histograms
 from pruneviz.figures.spectra import condition, effective_rank, spectrum
+from pruneviz.methods.base import Start
+from pruneviz.records.arrays import WHOLE, Jacobians, Spectra
+from pruneviz.records.arrays import Saliency as Scores
+from pruneviz.records.metrics import ACCURACY, CONNECTED, PARAMETERS, REACHED, TEST, speedup
+from pruneviz.records.stages import MEASURED, Stage
+from pruneviz.records.units import Unit
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -29,10 +35,18 @@ def _read(name: str) -> str:
 
 
 BUDGET = 290_000  # bytes of the data
+BATCH = 256  # samples whose passing through is timed
 LEAST = 590  # bytes that a layer takes at one sparsity, at the coarsest
 HTML, CSS = _read("grid.html"), _read("grid.css")
 FILES = ("axes.js", "layers.js", "mask.js", "views.js", "columns.js", "grid.js")
-JS = "".join(map(_read, FILES))  # one module
+# What the browser's code calls by name, said once: stages, the moments of a layer's life, a block that lost nothing
+MOMENTS = {Stage.START: "before", Stage.PRUNED: Stage.PRUNED, REPAIRED: REPAIRED, Stage.TUNED: "trained"}
+NAMES = {
+    **{stage.name: stage for stage in Stage}, "REPAIRED": REPAIRED, "MOMENTS": MOMENTS, "WHOLE": WHOLE, "BATCH": BATCH,
+    "DIRECTIONS": Unit.EIGENBASIS.plural,
+}  # fmt: skip
+JS = f"const {', '.join(f'{name} = {json.dumps(value)}' for name, value in NAMES.items())}\n"
+JS += "".join(map(_read, FILES))  # one module
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,7 @@ def payload(runs: Sequence[Run], seeds: Mapping[str, Sequence[Run]] | None = Non
         "left_out": len(every) - len(known),
         "sparsities": sorted({s for run in shown for s in base.sparsities(run)}),
     }
-    own = [{"id": run.id, "label": names[run.id]} for run in runs]
+    own: list[dict[str, Any]] = [{"id": run.id, "label": names[run.id]} for run in runs]
     if seeds:
         for run, first, each in zip(runs, shown, own, strict=True):
             each["over"] = _over(seeds[run.id], base.sparsities(first))
@@ -97,7 +111,7 @@ def _drawn(runs: Sequence[Run], own: Sequence[dict[str, Any]], known: list[str],
     numbers = {
         f["of"]
         for r in sent
-        for m in (r["spectra"]["start"], *r["spectra"]["tuned"])
+        for m in (r["spectra"][Stage.START], *r["spectra"][Stage.TUNED])
         for x in m
         if x
         for f in x.values()
@@ -111,40 +125,42 @@ def _drawn(runs: Sequence[Run], own: Sequence[dict[str, Any]], known: list[str],
 
 def _sent(run: Run, known: list[str], detail: Detail) -> dict[str, Any]:
     config, own = run.config, base.sparsities(run)
-    moved = any(stage == "zeroed" for stage in run.metrics["stage"])
-    network = "the trained network" if config.start == "trained" else "the initial network"
+    moved = any(stage == Stage.ZEROED for stage in run.metrics["stage"])
+    network = "the trained network" if config.start == Start.TRAINED else "the initial network"
     once = "pruned once" if config.one_shot else f"pruned in {config.rounds} rounds"
     numbers = _numbers(run)
-    bars = [histograms(run, s) if f"saliency-{s:g}" in run.names("saliency") else [] for s in own]
+    scored = run.at(Scores)
+    bars = [histograms(run, s) if s in scored else [] for s in own]
     images = masks.kept(run, own, known, detail.blocks)
 
-    def series(stage: str, split: str, metric: str) -> list[float | None]:
-        return [_short(numbers.get((stage, s, split, metric))) for s in own]
+    def series(metric: str) -> list[float | None]:
+        return [_short(numbers.get((Stage.PRUNED, s, "", metric))) for s in own]
+
+    def accuracy(stage: Stage) -> list[float | None]:
+        return [_short(numbers.get((stage, s, TEST, ACCURACY))) for s in own]
 
     return {
-        "colour": base.colour(config.method),
+        "colour": run.about.colour,
         "about": f"{network}, {once}{', survivors moved' if moved else ''}",
-        "unit": base.units(config.method),
+        "unit": run.about.removes,
         "sparsities": own,
-        "dense": _short(numbers.get(("dense", 0.0, "test", "accuracy"))),
-        "tuned": series("tuned", "test", "accuracy"),
-        "pruned": series("pruned", "test", "accuracy"),
-        **({"zeroed": series("zeroed", "test", "accuracy")} if moved else {}),
-        "parameters": series("pruned", "", "parameters"),
-        "connected": series("pruned", "", "connected"),
-        **({"speedup": speedup} if any(speedup := series("pruned", "", "speedup_256")) else {}),
-        "overall": series("pruned", "", "reached"),
+        Stage.DENSE: _short(numbers.get((Stage.DENSE, 0.0, TEST, ACCURACY))),
+        **{stage: accuracy(stage) for stage in (Stage.TUNED, Stage.PRUNED, *([Stage.ZEROED] if moved else []))},
+        "parameters": series(PARAMETERS),
+        "connected": series(CONNECTED),
+        **({"speedup": times} if any(times := series(speedup(BATCH))) else {}),
+        "overall": series(REACHED),
         "removed": [_removed(panels, known) for panels in bars],
         "saliency": [_bars(panels, known, detail) for panels in bars],
         **({"masks": images} if any(images["shapes"]) else {}),
         "spectra": {
-            "start": _eigenvalues(run, "spectra-start", known, detail),
-            "tuned": [_eigenvalues(run, f"spectra-tuned-{s:g}", known, detail) for s in own],
+            Stage.START: _eigenvalues(run.read(Spectra, stage=Stage.START), known, detail),
+            Stage.TUNED: [_eigenvalues(run.read(Spectra, s, Stage.TUNED), known, detail) for s in own],
         },
         "jacobians": {
-            "start": _quantiles(run, "jacobians-start", known, detail),
+            Stage.START: _quantiles(run.read(Jacobians, stage=Stage.START), known, detail),
             **{
-                when: [_quantiles(run, f"jacobians-{stage}-{s:g}", known, detail) for s in own]
+                when: [_quantiles(run.read(Jacobians, s, stage), known, detail) for s in own]
                 for stage, when in moments(run).items()
             },
         },
@@ -153,25 +169,24 @@ def _sent(run: Run, known: list[str], detail: Detail) -> dict[str, Any]:
 
 def _numbers(run: Run) -> dict[tuple[str, float, str, str], float]:
     """(stage, sparsity, split, metric) -> value."""
-    rows = run.metrics.itertuples(index=False)
-    return {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in rows}
+    return {(r.stage, r.sparsity, r.split, r.metric): float(r.value) for r in base.rows(run.metrics)}
 
 
 def _over(runs: Sequence[Run], own: Sequence[float]) -> dict[str, Any]:
     """Test accuracy over all seeds of a configuration: means, and the lowest and highest after training again."""
     found = [_numbers(run) for run in runs]
 
-    def over(how: Callable[[list[float]], float], stage: str, s: float) -> float | None:
-        values = [value for each in found if (value := each.get((stage, s, "test", "accuracy"))) is not None]
+    def over(how: Callable[[list[float]], float], stage: Stage, s: float) -> float | None:
+        values = [value for each in found if (value := each.get((stage, s, TEST, ACCURACY))) is not None]
         return _short(how(values)) if values else None
 
-    means = {stage: [over(fmean, stage, s) for s in own] for stage in ("pruned", "zeroed", "tuned")}
+    means = {stage: [over(fmean, stage, s) for s in own] for stage in MEASURED}
     return {
         "seeds": [run.config.seed for run in runs],
-        "dense": over(fmean, "dense", 0.0),
+        Stage.DENSE: over(fmean, Stage.DENSE, 0.0),
         **{stage: values for stage, values in means.items() if any(v is not None for v in values)},
-        "low": [over(min, "tuned", s) for s in own],
-        "high": [over(max, "tuned", s) for s in own],
+        "low": [over(min, Stage.TUNED, s) for s in own],
+        "high": [over(max, Stage.TUNED, s) for s in own],
     }
 
 
@@ -217,12 +232,12 @@ def _bars(panels: list[dict[str, Any]], known: list[str], detail: Detail) -> dic
     }
 
 
-def _eigenvalues(run: Run, name: str, known: list[str], detail: Detail) -> list[dict[str, Any] | None]:
+def _eigenvalues(recorded: Spectra | None, known: list[str], detail: Detail) -> list[dict[str, Any] | None]:
     """Layer by layer both factors: log10 eigenvalues down to a billionth of the first, effective rank, condition number."""
     found: list[dict[str, Any] | None] = []
     for layer in known:
         both = {}
-        for factor, values, _ in spectrum(run, name, layer):
+        for factor, values in spectrum(recorded, layer).items():
             picked = values[base.thinned(len(values), detail.points)]
             picked = picked[picked > 1e-9 * values[0]]
             both[factor] = {
@@ -233,15 +248,14 @@ def _eigenvalues(run: Run, name: str, known: list[str], detail: Detail) -> list[
     return found
 
 
-def _quantiles(run: Run, name: str, known: list[str], detail: Detail) -> list[list[float | None] | None]:
+def _quantiles(recorded: Jacobians | None, known: list[str], detail: Detail) -> list[list[float | None] | None]:
     """Layer by layer singular values at evenly spaced quantiles, rising."""
-    names, arrays = run.layers(name), run.arrays(name)
     found: list[list[float | None] | None] = []
     for layer in known:
-        if layer not in names:
+        if recorded is None or layer not in recorded.layers:
             found.append(None)
             continue
-        values = arrays["quantiles"][names.index(layer)]
+        values = recorded.quantiles[recorded.layers.index(layer)]
         levels = np.linspace(0, 1, detail.quantiles)
         found.append([_short(float(q)) for q in np.interp(levels, np.linspace(0, 1, len(values)), values)])
     return found

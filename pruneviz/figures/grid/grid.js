@@ -14,7 +14,7 @@ function nearestIndex(values, sparsity) {
 class Grid {
   constructor(root) {
     this.root = root
-    for (const name of ["slider", "menu", "heads", "scroll", "rows", "shelf", "tip"]) this[name] = root.querySelector(`.${name}`)
+    for (const name of ["slider", "menu", "heads", "scroll", "rows", "shelf", "tip", "nothing", "controls"]) this[name] = root.querySelector(`.${name}`)
     this.slider.addEventListener("input", () => this.move(+this.slider.value))
     this.slider.addEventListener("change", () => this.tell())
     this.menu.addEventListener("change", () => this.choose(+this.menu.value))
@@ -55,6 +55,13 @@ class Grid {
 
   get sparsity() { return this.data?.sparsities[this.index] }
 
+  // Why there is nothing to draw, or nothing.
+  get empty() {
+    if (!this.data.runs.length) return "No run is chosen, so there is nothing to compare."
+    if (!this.columns.shown.length) return "All columns are hidden. Show one of them."
+    return this.data.sparsities.length ? "" : "None of these runs has recorded a sparsity yet."
+  }
+
   build() {
     const { runs, layers, sparsities } = this.data
     this.slider.max = sparsities.length - 1
@@ -77,7 +84,7 @@ class Grid {
     const methods = runs.some((run) => run.over)
     const first = !methods || seeds ? "" : runs.every((r) => r.over.seeds[0] === runs[0].over.seeds[0])
       ? `Here: seed ${runs[0].over.seeds[0]}.` : `Here: one seed each (${runs.map((r) => r.over.seeds[0]).join(", ")}).`
-    const said = [about, directions && runs.some((r) => r.unit === "directions") && directions, methods && seeds, first]
+    const said = [about, directions && runs.some((r) => r.unit === DIRECTIONS) && directions, methods && seeds, first]
     const bar = (run, i) => `<div role="option" id="pv-${esc(run.id)}-${i}" aria-selected="false"></div>`
     const bars = (run) => key !== "layers" ? "" :
       `<div class="bars" role="listbox" tabindex="0">${layers.map((_, i) => bar(run, i)).join("")}</div>`
@@ -167,8 +174,13 @@ class Grid {
 
   draw() {
     const { layers, sparsities } = this.data
-    const w = this.width()
-    if (!w || !sparsities.length) return
+    const nothing = this.empty
+    this.nothing.textContent = nothing
+    this.nothing.hidden = !nothing
+    this.controls.hidden = this.scroll.hidden = Boolean(nothing)
+    this.menu.parentElement.hidden = !layers.length
+    const w = nothing ? 0 : this.width()
+    if (!w) return
     const started = performance.now()
     this.leave()
     this.slider.value = this.index
@@ -182,7 +194,8 @@ class Grid {
     const place = { layer, w, data: this.data, runs: shown, scales: this.scales }
     for (const view of VIEWS) {
       const h = Math.round(view.height * clamp(w / 300, 1, 1.5)) // wide panels are higher too
-      const drawn = shown.map((run) => view.draw({ run, now: now.get(run.id), colour: run.colour, h, ...place }))
+      const blank = !layers.length && !view.whole && missing("no layers recorded")
+      const drawn = shown.map((run) => blank || view.draw({ run, now: now.get(run.id), colour: run.colour, h, ...place }))
       const high = drawn.some(({ at }) => at) ? h : 30
       shown.forEach((run, i) => this.panel(this.parts.get(run.id)[view.key], view, run, now.get(run.id), layer, high, drawn[i]))
     }
@@ -200,7 +213,7 @@ class Grid {
     paint(svg.children[0], drawn.frame)
     paint(svg.children[1], drawn.markup)
     const seed = run.over && !view.whole ? `, seed ${run.over.seeds[0]}` : ""
-    const subject = view.whole ? view.title : view.key === "layers" ? "share removed of each layer" : `${view.title} of layer ${layer.name}`
+    const subject = view.whole || layer.name == null ? view.title : view.key === "layers" ? "share removed of each layer" : `${view.title} of layer ${layer.name}`
     svg.setAttribute("aria-label", `${run.label}${seed}, ${subject}: ${drawn.label}.`)
     cell.at = drawn.at
     const canvas = cell.querySelector("canvas")
@@ -213,7 +226,7 @@ class Grid {
     if (!bars) return
     bars.hidden = !drawn.at
     bars.setAttribute("aria-label", `Layers of ${run.label}: choose one for all panels`)
-    bars.setAttribute("aria-activedescendant", bars.children[layer.index].id)
+    bars.setAttribute("aria-activedescendant", bars.children[layer.index]?.id ?? "")
     ;[...bars.children].forEach((bar, index) => {
       bar.setAttribute("aria-selected", index === layer.index)
       bar.setAttribute("aria-label", removedFrom(run, now, { name: this.data.layers[index].name, index }))
@@ -231,19 +244,21 @@ class Grid {
     const bars = run.saliency[now]?.layers[layer.index]
     const shown = run.over ?? run
     const rows = [
-      [run.over ? `Accuracy, mean of ${seedsOf(run)}` : "Accuracy, trained again", percent(shown.tuned[now])],
-      ["Right after pruning", percent(shown.pruned[now])],
-      ["Dense network", percent(shown.dense)],
-      [`Layer ${layer.name} left`, bars ? `${count(bars.alive)} of ${count(bars.size)} ${run.unit}` : "–"],
-      [`Layer ${layer.name} removed`, percent(gone(run, now, layer.index))],
+      [run.over ? `Accuracy, mean of ${seedsOf(run)}` : "Accuracy, trained again", percent(shown[TUNED][now])],
+      ["Right after pruning", percent(shown[PRUNED][now])],
+      ["Dense network", percent(shown[DENSE])],
+      ...(layer.name == null ? [] : [
+        [`Layer ${layer.name} left`, bars ? `${count(bars.alive)} of ${count(bars.size)} ${run.unit}` : "–"],
+        [`Layer ${layer.name} removed`, percent(gone(run, now, layer.index))],
+      ]),
       ["Parameters left", count(run.parameters[now])],
     ]
-    if (this.data.runs.some((r) => r.zeroed)) {
-      rows.splice(2, 0, ["By zeroing only", percent((shown.zeroed ?? shown.pruned)[now])])
+    if (this.data.runs.some((r) => r[ZEROED])) {
+      rows.splice(2, 0, ["By zeroing only", percent((shown[ZEROED] ?? shown[PRUNED])[now])])
     }
     if (run.over) rows.splice(1, 0, ["Lowest to highest seed", `${percent(run.over.low[now])} to ${percent(run.over.high[now])}`])
     if (this.data.runs.some((r) => r.speedup)) {
-      rows.push(["Speed, 256 samples", run.speedup?.[now] == null ? "as dense" : `${+run.speedup[now].toFixed(2)} × dense`])
+      rows.push([`Speed, ${BATCH} samples`, run.speedup?.[now] == null ? "as dense" : `${+run.speedup[now].toFixed(2)} × dense`])
     }
     if (run.connected[now] === 0) rows.push(["Path to the output", "none left"])
     return rows.map(([name, value]) => `<div><dt>${esc(name)}</dt><dd>${esc(value)}</dd></div>`).join("")
@@ -253,7 +268,7 @@ class Grid {
   tell() {
     clearTimeout(this.timer)
     this.timer = setTimeout(() => {
-      const view = { sparsity: this.sparsity, layer: this.data.layers[this.layer]?.name ?? null, ...this.columns.view }
+      const view = { sparsity: this.sparsity ?? null, layer: this.data.layers[this.layer]?.name ?? null, ...this.columns.view }
       if (this.root.isConnected && JSON.stringify(view) !== this.told) this.setStateValue("view", view)
       this.told = JSON.stringify(view)
     }, 400)

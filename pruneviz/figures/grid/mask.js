@@ -13,9 +13,9 @@ function mask({ run, now, layer, w, h, colour, data }) {
     const [r, c] = [Math.floor(i / across), i % across]
     return (rows[r + 1] - rows[r]) * (columns[c + 1] - columns[c])
   }
-  const kept = shares.reduce((sum, share, i) => sum + share * area(i), 0) / (255 * shape[0] * shape[1])
-  const densest = Math.max(...shares) / 255
-  const [outputs, inputs] = run.unit === "directions" ? ["output directions", "input directions"] : ["outputs", "inputs"]
+  const kept = shares.reduce((sum, share, i) => sum + share * area(i), 0) / (WHOLE * shape[0] * shape[1])
+  const densest = Math.max(...shares) / WHOLE
+  const [outputs, inputs] = run.unit === DIRECTIONS ? ["output directions", "input directions"] : ["outputs", "inputs"]
   const { px, py, m, frame, top } = axes(w, h, {
     x: [0, shape[1]], y: [shape[0], 0], ruled: false, xTitle: inputs, yTitle: outputs,
     caption: `${percent(kept)} kept${densest < 1 ? `, densest block ${percent(densest, 0)}` : ""}`,
@@ -32,7 +32,7 @@ function mask({ run, now, layer, w, h, colour, data }) {
     shares.forEach((share, i) => {
       if (!share) return
       const [r, c] = [Math.floor(i / across), i % across]
-      pen.globalAlpha = shade(share / 255)
+      pen.globalAlpha = shade(share / WHOLE)
       pen.fillRect(xs[c], ys[r], xs[c + 1] - xs[c], ys[r + 1] - ys[r])
     })
   }
@@ -41,8 +41,8 @@ function mask({ run, now, layer, w, h, colour, data }) {
     const r = blockOf(rows, value(y, shape[0], py(0), py(shape[0])))
     const c = blockOf(columns, value(x, shape[1], px(0), px(shape[1])))
     if (r == null || c == null) return null
-    const share = shares[r * across + c] / 255
-    const near = area(r * across + c) > 510 // a byte cannot tell one weight of so many from none
+    const share = shares[r * across + c] / WHOLE
+    const near = area(r * across + c) > 2 * WHOLE // a byte cannot tell one weight of so many from none
     const said = share === 0 ? `${near ? "almost " : ""}none kept` : share === 1 ? `${near ? "almost " : ""}all kept`
       : share < 0.005 ? "under 1% kept" : `${percent(share, 0)} kept`
     const [x0, x1, y0, y1] = [px(columns[c]), px(columns[c + 1]), py(rows[r]), py(rows[r + 1])]

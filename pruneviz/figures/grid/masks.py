@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pruneviz.basics.errors import StoreError
 from pruneviz.figures import base
+from pruneviz.records.arrays import WHOLE, Kept
 
 if TYPE_CHECKING:
     from pruneviz.store import Run
@@ -18,21 +20,22 @@ BLOCKS = 32  # to each side, as recorded
 
 def kept(run: Run, sparsities: Sequence[float], layers: Sequence[str], merge: int = 1) -> dict[str, list[Any]]:
     """``shapes``: layer by layer (outputs, inputs); ``kept``: at each sparsity, layer by layer, the blocks row by row, a
-    byte each (255: the whole block is kept), as base64. None where nothing is recorded."""
+    byte each (``WHOLE``: all of the block is kept), as base64. None where nothing is recorded."""
     shapes: list[list[int] | None] = [None] * len(layers)
     images: list[list[str | None]] = []
     for s in sparsities:
-        name = f"masks-{s:g}"
-        places = {base.module(layer): i for i, layer in enumerate(run.layers(name))}
-        arrays, row = run.arrays(name), list[str | None]()
+        found, row = run.read(Kept, s), list[str | None]()
+        places = {base.module(layer): i for i, layer in enumerate(found.layers)} if found else {}
         for k, layer in enumerate(layers):
-            i = places.get(layer)
-            if i is not None:
-                shapes[k] = [int(n) for n in arrays[f"shape{i}"]]
-                shares = merged(arrays[f"density{i}"], *arrays[f"shape{i}"], merge)
-                row.append(b64encode(shares.tobytes()).decode())
-            else:
+            density, shape = (
+                (found.density[i], found.shape[i]) if found and (i := places.get(layer)) is not None else (None, None)
+            )
+            if density is None or shape is None:
                 row.append(None)
+                continue
+            outputs, inputs = map(int, shape)
+            shapes[k] = [outputs, inputs]
+            row.append(b64encode(merged(density, outputs, inputs, merge).tobytes()).decode())
         images.append(row)
     return {"shapes": shapes, "kept": images}
 
@@ -45,15 +48,17 @@ def edges(size: int, merge: int = 1) -> list[int]:
 
 
 def merged(shares: np.ndarray, outputs: int, inputs: int, merge: int) -> np.ndarray:
-    """Blocks with their neighbours, each weighing what it holds; 0 still means nothing is kept, 255 everything."""
+    """Blocks with their neighbours, each weighing what it holds; 0 still means nothing is kept, ``WHOLE`` everything."""
     height, width = np.diff(edges(outputs)), np.diff(edges(inputs))
     sizes = np.outer(height, width).astype(float)
     if shares.shape != sizes.shape:
-        raise ValueError(f"A mask of {outputs} x {inputs} has {sizes.shape} blocks; {shares.shape} are recorded.")
+        raise StoreError(
+            f"A mask of {outputs} x {inputs} has {sizes.shape} blocks; {shares.shape} are recorded. Delete the run and run it again."
+        )
     rows, columns = (np.arange(0, n, merge) for n in sizes.shape)
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.add.reduceat(np.add.reduceat(values, rows, 0), columns, 1)
 
     mean = total(shares * sizes) / total(sizes)
-    return np.clip(np.round(mean), mean > 0, 255 - (mean < 255)).astype(np.uint8)
+    return np.clip(np.round(mean), mean > 0, WHOLE - (mean < WHOLE)).astype(np.uint8)

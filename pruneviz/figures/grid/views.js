@@ -1,8 +1,8 @@
 // Four of the views, and the scales that the panels of a row share.
 
 // Counts with all that lies below the axis in its lowest bin, as the recorded histograms have it.
-function folded(counts, bins, start) {
-  const first = clamp(Math.round((start - bins.range[0]) / bins.step), 0, counts.length - 1)
+function folded(counts, bins, from) {
+  const first = clamp(Math.round((from - bins.range[0]) / bins.step), 0, counts.length - 1)
   const below = counts.slice(0, first).reduce((a, b) => a + b, 0)
   return counts.map((n, i) => (i < first ? 0 : i === first ? n + below : n))
 }
@@ -53,7 +53,7 @@ function saliency({ run, now, layer, w, h, colour, scales }) {
 }
 
 function spectra({ run, now, layer, w, h, colour, data, scales }) {
-  const moments = [["before", run.spectra.start[layer.index]], ["after", run.spectra.tuned[now]?.[layer.index]]]
+  const moments = [["before", run.spectra[START][layer.index]], ["after", run.spectra[TUNED][now]?.[layer.index]]]
   const after = moments[1][1] ?? moments[0][1]
   if (!after) return missing("no spectra of this layer recorded")
   const [low, high, last] = scales.spectra
@@ -98,14 +98,14 @@ function outline(q, low, high) {
 }
 
 function jacobians({ run, now, layer, w, h, colour, scales }) {
-  const { start, pruned, repaired, tuned } = run.jacobians
-  const moments = [["before", start], ["pruned", pruned[now]], ["repaired", repaired?.[now]], ["trained", tuned[now]]]
-    .filter(([name]) => repaired || name !== "repaired").map(([name, all]) => [name, all?.[layer.index]])
+  const recorded = run.jacobians
+  const moments = Object.entries(MOMENTS).filter(([key]) => recorded[key])
+    .map(([key, name]) => [name, (key === START ? recorded[key] : recorded[key][now])?.[layer.index], key])
   if (!moments.some(([, q]) => q)) return missing("no Jacobians of this layer recorded")
   const high = scales.jacobians
   const median = (q) => q[(q.length - 1) / 2]
   const last = moments.findLast(([, q]) => q)
-  const twoLines = repaired && w < 280
+  const twoLines = recorded[REPAIRED] && w < 280
   const { px, py, m, frame, top } = axes(w, h, {
     x: [-0.5, moments.length - 0.5], y: [0, high], caption: `median ${number(median(last[1]))} ${last[0]}`,
     xTitle: twoLines ? "" : "dashed: 1 keeps a signal's size", yTitle: "singular value", twoLines,
@@ -113,7 +113,7 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
   })
   const parts = [top, `<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${py(1)}" y2="${py(1)}"/>`]
   const points = []
-  moments.forEach(([name, q], i) => {
+  moments.forEach(([name, q, key], i) => {
     if (!q) return
     const half = 0.4 * (px(1) - px(0))
     const shape = outline(q, 0, high)
@@ -121,7 +121,7 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
     const quarter = (q.length - 1) / 4
     const [q1, q2, q3] = [q[quarter], median(q), q[3 * quarter]].map((v) => py(clamp(v, 0, high)))
     const closed = `${line([...side(-1), ...side(1).reverse()])}Z`
-    const fill = `fill="${colour}" fill-opacity="${{ before: 0, pruned: 0.2, repaired: 0.4, trained: 0.6 }[name]}" stroke="${colour}"`
+    const fill = `fill="${colour}" fill-opacity="${{ [START]: 0, [PRUNED]: 0.2, [REPAIRED]: 0.4, [TUNED]: 0.6 }[key]}" stroke="${colour}"`
     parts.push(`<path class="violin" ${fill} d="${closed}"/>`)
     parts.push(`<line class="quartile" x1="${px(i)}" x2="${px(i)}" y1="${q1}" y2="${q3}"/>`)
     parts.push(`<circle class="median" cx="${px(i)}" cy="${q2}" r="3.4"/>`)
@@ -135,31 +135,31 @@ function jacobians({ run, now, layer, w, h, colour, scales }) {
 function curve({ run, now, w, h, colour, data, runs, scales }) {
   const [low, high] = scales.curve
   const shown = run.over ?? run // the mean over seeds, where columns are methods
-  const accuracy = shown.tuned[now]
+  const accuracy = shown[TUNED][now]
   const spread = run.over && run.over.seeds.length > 1 ? [run.over.low[now], run.over.high[now]].map((v) => percent(v)) : null
   const { px, py, m, frame, top } = axes(w, h, {
     x: scales.spread, y: [low, high], xTitle: "weights removed", yTitle: "test accuracy (%)",
     caption: spread ? `mean ${percent(accuracy)}${w < 225 ? "" : `, seeds ${spread.join(" to ")}`}`
-      : `${percent(accuracy)} trained again${w < 225 ? "" : `, ${percent(shown.pruned[now])} before`}`,
+      : `${percent(accuracy)} trained again${w < 225 ? "" : `, ${percent(shown[PRUNED][now])} before`}`,
     xTicks: data.sparsities.map((s) => [spaced(s), percent(s)]),
     yTicks: niceTicks(low, high, 5).map((v) => [v, `${v}`]),
   })
   const places = (of, values) => of.sparsities.flatMap((s, i) => (values[i] == null ? [] : [[px(spaced(s)), py(100 * values[i])]]))
   const path = (of, values) => line(places(of, values))
   const parts = [frame]
-  for (const other of runs) if (other !== run) parts.push(`<path class="other" d="${path(other, (other.over ?? other).tuned)}"/>`)
-  const dense = shown.dense == null ? null : py(100 * shown.dense)
-  if (dense != null) parts.push(`<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${dense}" y2="${dense}"/>`)
+  for (const other of runs) if (other !== run) parts.push(`<path class="other" d="${path(other, (other.over ?? other)[TUNED])}"/>`)
+  const whole = shown[DENSE] == null ? null : py(100 * shown[DENSE])
+  if (whole != null) parts.push(`<line class="cut" x1="${m.left}" x2="${w - m.right}" y1="${whole}" y2="${whole}"/>`)
   if (spread) {
     const around = line([...places(run, run.over.low), ...places(run, run.over.high).reverse()])
     parts.push(`<path class="band" fill="${colour}" d="${around}Z"/>`)
   }
-  parts.push(`<path class="before" stroke="${colour}" d="${path(run, shown.pruned)}"/>`)
-  parts.push(`<path class="after" stroke="${colour}" d="${path(run, shown.tuned)}"/>`)
+  parts.push(`<path class="before" stroke="${colour}" d="${path(run, shown[PRUNED])}"/>`)
+  parts.push(`<path class="after" stroke="${colour}" d="${path(run, shown[TUNED])}"/>`)
   const points = run.sparsities.map((s, i) => ({
-    x: px(spaced(s)), y: py(100 * (shown.tuned[i] ?? low / 100)), sparsity: s,
+    x: px(spaced(s)), y: py(100 * (shown[TUNED][i] ?? low / 100)), sparsity: s,
     text: [
-      `${percent(s)} removed`, `${percent(shown.tuned[i])} trained again`, `${percent(shown.pruned[i])} right after pruning`,
+      `${percent(s)} removed`, `${percent(shown[TUNED][i])} trained again`, `${percent(shown[PRUNED][i])} right after pruning`,
       ...(run.over ? [`mean of ${seedsOf(run)}, ${percent(run.over.low[i])} to ${percent(run.over.high[i])}`] : []),
     ],
   }))
@@ -168,7 +168,7 @@ function curve({ run, now, w, h, colour, data, runs, scales }) {
     `<line class="here" x1="${dot.x}" x2="${dot.x}" y1="${m.top}" y2="${h - m.bottom}"/>` +
     `<circle class="dot" fill="${colour}" cx="${dot.x}" cy="${dot.y}" r="6.5"/>`
   const label = `${run.over ? `mean of ${seedsOf(run)} ` : ""}${percent(accuracy)} at ${percent(run.sparsities[now])} sparsity trained again, ` +
-    `${spread ? `from ${spread.join(" to ")}, ` : ""}${percent(shown.pruned[now])} right after pruning, dense ${percent(shown.dense)}`
+    `${spread ? `from ${spread.join(" to ")}, ` : ""}${percent(shown[PRUNED][now])} right after pruning, dense ${percent(shown[DENSE])}`
   return { frame: parts.join(""), markup: top + here, label, at: (x) => nearestOf(points, x) }
 }
 
@@ -209,16 +209,18 @@ const VIEWS = [
   },
 ]
 
+const AFTER = Object.keys(MOMENTS).filter((key) => key !== START)
+
 // What panels of a row have in common, so that they compare: one scale for all columns shown and all sparsities.
 function sharedScales(data, runs, layer) {
   const all = (pick) => runs.flatMap(pick).filter((v) => v != null)
   const here = (moments) => moments.map((m) => m?.[layer]).filter(Boolean)
-  const spectrum = ({ spectra }) => here([spectra.start, ...spectra.tuned]).flatMap((m) => [m.A, m.S])
+  const spectrum = ({ spectra }) => here([spectra[START], ...spectra[TUNED]]).flatMap((m) => [m.A, m.S])
   const eigen = all((r) => spectrum(r).flatMap((c) => c.v))
   const last = Math.log10(Math.max(2, ...all((r) => spectrum(r).map((c) => data.indices[c.of][c.v.length - 1] ?? 1))))
   const most = (q) => Math.min(q.at(-1), 2 * q[Math.round(0.95 * (q.length - 1))])
-  const singular = all(({ jacobians: j }) => here([j.start, ...j.pruned, ...(j.repaired ?? []), ...j.tuned]).map(most))
-  const accuracy = all((r) => [r, r.over ?? r]).flatMap((r) => [...r.tuned, ...r.pruned, ...(r.low ?? []), r.dense]).filter((v) => v != null).map((v) => 100 * v)
+  const singular = all(({ jacobians: j }) => here([j[START], ...AFTER.flatMap((key) => j[key] ?? [])]).map(most))
+  const accuracy = all((r) => [r, r.over ?? r]).flatMap((r) => [...r[TUNED], ...r[PRUNED], ...(r.low ?? []), r[DENSE]]).filter((v) => v != null).map((v) => 100 * v)
   const spread = data.sparsities.map(spaced)
   const [a, b] = [Math.min(...spread), Math.max(...spread)]
   const pad = 0.06 * (b - a) || 0.1

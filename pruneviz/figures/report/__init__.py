@@ -21,8 +21,8 @@ from latex2mathml.converter import convert
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from pruneviz import __version__
-from pruneviz.errors import InvalidSetting
+from pruneviz.basics.errors import InvalidSetting, PrunevizError
+from pruneviz.basics.version import __version__
 from pruneviz.figures import base, grid
 from pruneviz.figures.report import words
 
@@ -48,11 +48,11 @@ def report(runs: Iterable[Run], *, sparsity: float | None = None, layer: str | N
     if not 1 <= len(runs) <= base.MAX_RUNS:
         raise InvalidSetting(f"A report takes 1 to {base.MAX_RUNS} runs; found {len(runs)}. Name the ones to compare.")
     figures = list(_figures(runs, sparsity=sparsity, layer=layer))
-    sent = grid.payload(runs)
+    sent, trouble = _grid(runs)
     wish = {"id": "report", "turn": 1, "wish": {"sparsity": sparsity, "layer": layer}}
     data = {
-        "grid": {"html": grid.HTML, "css": grid.CSS, "data": {**sent, **wish}} if sent["sparsities"] else None,
-        "figures": {each["key"]: each.pop("sent") for each in figures},
+        "grid": {"html": grid.HTML, "css": grid.CSS, "data": {**sent, **wish}} if sent.get("sparsities") else None,
+        "figures": {each["key"]: each.pop("sent") for each in figures if "sent" in each},
     }
     scripts = [get_plotlyjs(), _shim(grid.JS) + (_HERE / "report.js").read_text(encoding="utf-8")]
     return _TEMPLATES.get_template("report.html").render(
@@ -63,7 +63,8 @@ def report(runs: Iterable[Run], *, sparsity: float | None = None, layer: str | N
         runs=[words.about(run, base.label(run, runs)) for run in runs],
         accuracy=words.accuracy(runs),
         figures=figures,
-        moving=data["grid"] is not None,
+        moving=data["grid"] is not None or trouble,
+        trouble=trouble,
         policy=_policy(scripts),
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         plotly=Markup(scripts[0]),
@@ -81,21 +82,34 @@ def _figures(runs: Sequence[Run], **wishes: Any) -> Iterable[dict[str, Any]]:
     for figure in FIGURES.values():
         takes = inspect.signature(figure.data).parameters
         choices = {name: value for name, value in wishes.items() if name in takes and value is not None}
-        table = figure.data(finished, **choices)
+        try:
+            table = figure.data(finished, **choices)
+        except PrunevizError as error:
+            yield {"key": figure.key, "title": figure.title, "problem": str(error)}
+            continue
         if table.empty:
             continue
         chart = figure.plot(table).update_layout(template=None)
         yield {
             "key": figure.key,
             "title": figure.title,
+            "problem": "",
             "alt": base.alt(chart) or figure.title,
             "caption": " ".join(text for text in (figure.caption, base.note(chart)) if text),
             "formula": Markup(convert(figure.formula, display="block")) if figure.formula else "",
             "least": base.least(chart),
-            "height": chart.layout.height,
+            "height": base.layout(chart).height,
             "rows": len(table),
-            "sent": {"chart": json.loads(chart.to_json()), "csv": _packed(table.to_csv(index=False))},
+            "sent": {"chart": json.loads(str(chart.to_json())), "csv": _packed(table.to_csv(index=False))},
         }
+
+
+def _grid(runs: Sequence[Run]) -> tuple[dict[str, Any], str]:
+    """The moving comparison's data, or why there are none."""
+    try:
+        return grid.payload(runs), ""
+    except PrunevizError as error:
+        return {}, str(error)
 
 
 def _packed(text: str) -> str:

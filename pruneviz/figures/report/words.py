@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from pruneviz.arguments import command
-from pruneviz.config import Training
-from pruneviz.datasets import DATASETS
-from pruneviz.departures import told
+from pruneviz.basics.errors import PrunevizError
 from pruneviz.figures import base
-from pruneviz.methods import METHODS
 from pruneviz.methods.base import Start, Survivors
-from pruneviz.models import MODELS
-from pruneviz.models.base import in_words
+from pruneviz.plan.arguments import command
+from pruneviz.plan.recipe import Training
+from pruneviz.records.metrics import ACCURACY, TEST
+from pruneviz.records.stages import Stage
 
 if TYPE_CHECKING:
-    from pruneviz.config import RunConfig
+    from pruneviz.plan.config import RunConfig
     from pruneviz.store import Run
 
+_ADDRESS = re.compile(r"https?://[\w./?=&%~:#+,;()-]+")
 _STATES = {
     "queued": "waiting, not begun",
     "running": "still running: what it has so far",
@@ -38,16 +38,16 @@ _SURVIVORS = {
 
 def title(runs: Sequence[Run]) -> str:
     """ "SNIP and Magnitude on Digits"; of many methods the first ones and a count."""
-    methods = list(dict.fromkeys(METHODS[run.config.method].title for run in runs))
+    methods = list(dict.fromkeys(run.about.method for run in runs))
     if len(methods) > 4:
         methods = [*methods[:3], f"{len(methods) - 3} more"]
     said = methods[0] if len(methods) == 1 else f"{', '.join(methods[:-1])} and {methods[-1]}"
-    return f"{said} on {' and '.join(dict.fromkeys(DATASETS[run.config.dataset].title for run in runs))}"
+    return f"{said} on {' and '.join(dict.fromkeys(run.about.data for run in runs))}"
 
 
 def subject(runs: Sequence[Run]) -> str:
     """ "6 runs of LeNet-300-100 on Digits, made on 24 November 2026"."""
-    networks = dict.fromkeys(f"{_network(run.config)} on {DATASETS[run.config.dataset].title}" for run in runs)
+    networks = dict.fromkeys(f"{base.network(run)} on {run.about.data}" for run in runs)
     days = sorted(int(run.row["finished"]) // 86_400 for run in runs if run.row["finished"])
     first, last = (
         (f"{datetime.fromtimestamp(86_400 * day, UTC):%d %B %Y}" for day in (days[0], days[-1])) if days else ("", "")
@@ -56,48 +56,52 @@ def subject(runs: Sequence[Run]) -> str:
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''} of {'; '.join(networks)}{when}"
 
 
-def _network(config: RunConfig) -> str:
-    return MODELS[config.model].title + (f", width {in_words(config.width)}," if config.width != 1 else "")
-
-
 def about(run: Run, label: str) -> dict[str, Any]:
     """One run for its part of the report."""
-    config, card = run.config, METHODS[run.config.method]
-    code = command(config)
+    words, code, same = run.about, *_again(run)
     return {
         "id": run.id,
         "label": label,
-        "colour": base.colour(config.method),
-        "idea": card.idea,
+        "colour": words.colour,
+        "idea": words.idea,
         "problem": _STATES.get(run.state, ""),
         "reason": str(run.row["error"] or ""),
         "warnings": json.loads(run.row["warnings"] or "[]"),
         "configuration": configuration(run),
-        "departures": [told(text, config.method) for text in config.departures] if card.paper else [],
-        "paper": card.paper,
+        "departures": base.changes(words),
+        "paper": words.paper,
+        "linked": bool(words.paper) and _ADDRESS.fullmatch(words.paper.url) is not None,
         "command": code,
-        "same": config.id == run.id,
+        "same": same,
         "device": run.row["device"] or "",
         "code": run.row["code"] or "",
     }
 
 
+def _again(run: Run) -> tuple[str, bool]:
+    """The command that asks for this run, empty where this version does not know what it asks for; whether its id is this one."""
+    try:
+        return command(run.config), run.config.id == run.id
+    except PrunevizError:
+        return "", False
+
+
 def configuration(run: Run) -> dict[str, str]:
     """What was set -> how, in words."""
-    config, card, data = run.config, METHODS[run.config.method], DATASETS[run.config.dataset]
-    model = MODELS[config.model]
-    width = f", width {in_words(config.width)}" if config.width != 1 else ""
-    sizes = ", ".join(f"{size:,}" for size in data.sizes)
+    config, words = run.config, run.about
+    sizes = ", ".join(f"{size:,}" for size in words.sizes)
     trained = config.start is Start.TRAINED
     found = {
-        "Data": f"{data.title}: {sizes} samples for training, validation and test"
+        "Data": words.data + (f": {sizes} samples for training, validation and test" if sizes else "")
         + (", pixels normalised" if config.normalise else ""),
-        "Network": f"{model.title}{width}: {model.layers}",
-        "Method": f"{card.title}; removes {base.units(config.method)}",
+        "Network": base.network(run) + (f": {words.layers}" if words.layers else ""),
+        "Method": f"{words.method}; removes {words.removes}",
         "Start": f"from the {'trained' if trained else 'initial'} network",
         "Schedule": "one shot: each sparsity starts from the same network"
         if config.one_shot
-        else f"{config.rounds} rounds of pruning and training, up to the last sparsity",
+        else f"{config.rounds} rounds of pruning and training, up to the last sparsity"
+        if config.between == "train"
+        else f"{config.rounds} rounds of pruning without training between, up to the last sparsity; each sparsity trains by itself",
         "Compared across": {"global": "all layers", "layer": "each layer by itself", "stage": "each stage by itself"}[
             config.scope
         ],
@@ -111,6 +115,10 @@ def configuration(run: Run) -> dict[str, str]:
     }  # fmt: skip
     if config.control != "none":
         found["Control"] = "mask shuffled within layers" if config.control == "shuffle" else "order inverted"
+    if config.skip:
+        found["Left alone"] = ", ".join(config.skip)
+    if config.recalibrate:
+        found["Recalibrated"] = "statistics of batch normalisation, after each pruning"
     if switches := _switches(config):
         found["Switches"] = switches
     if finished := _date(run.row["finished"]):
@@ -144,24 +152,30 @@ def _switches(config: RunConfig) -> str:
 
 
 def accuracy(runs: Sequence[Run]) -> dict[str, Any]:
-    """Test accuracy after training again: sparsities as columns, runs as rows, the dense network first."""
+    """Test accuracy after training again: sparsities as columns, runs as rows, the dense network first; "no path" where none is
+    left from input to output."""
     names = base.labels(runs)
     asked = sorted({s for run in runs for s in run.config.sparsities})
     rows = []
     for run in runs:
-        at = run.metrics[(run.metrics["split"] == "test") & (run.metrics["metric"] == "accuracy")]
-        dense = at.loc[at["stage"] == "dense", "value"]
-        tuned = dict(at.loc[at["stage"] == "tuned", ["sparsity", "value"]].itertuples(index=False, name=None))
-        most = base.beyond(run)
+        at = run.metrics[(run.metrics["split"] == TEST) & (run.metrics["metric"] == ACCURACY)]
+        dense = at.loc[at["stage"] == Stage.DENSE, "value"]
+        tuned = dict(at.loc[at["stage"] == Stage.TUNED, ["sparsity", "value"]].itertuples(index=False, name=None))
+        most, cut = base.beyond(run), base.without_path(run)
         cells = [
-            base.percent(tuned[s]) if s in tuned else f"at most {base.percent(most[s])}" if s in most else "–"
+            base.percent(tuned[s]) + (", no path" if s in cut else "")
+            if s in tuned
+            else f"at most {base.percent(most[s])}"
+            if s in most
+            else "–"
             for s in asked
         ]
         rows.append(
-            {"label": names[run.id], "dense": base.percent(dense.iloc[0]) if len(dense) else "–", "cells": cells}
+            {"label": names[run.id], "whole": base.percent(dense.iloc[0]) if len(dense) else "–", "cells": cells}
         )
     unreached = any(cell.startswith("at most") for row in rows for cell in row["cells"])
-    return {"sparsities": [base.percent(s) for s in asked], "rows": rows, "unreached": unreached}
+    cut = any(cell.endswith("no path") for row in rows for cell in row["cells"])
+    return {"sparsities": [base.percent(s) for s in asked], "rows": rows, "unreached": unreached, "cut": cut}
 
 
 def versions(runs: Sequence[Run]) -> list[str]:

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, citations, registries, events, seeds. No torch."""

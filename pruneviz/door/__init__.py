@@ -1,0 +1,1 @@
+"""What comes in: a network, samples and targets, seen whole before any work."""

@@ -1,0 +1,1 @@
+"""What a run records, said once: stages, metric names, arrays. No torch."""

@@ -1,0 +1,1 @@
+"""Runs: the one loop, its steps, and what it measures on its way."""
