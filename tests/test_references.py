@@ -313,3 +313,23 @@ def test_places_leave_with_no_export_and_come_with_no_import(here, store, tmp_pa
     with pytest.raises(PrunevizError, match="the command line of this machine named it"):
         other.queue([run.config], again=True)
     other.close()
+
+
+def test_an_import_that_names_a_file_without_its_content_opens_nothing(here, store, tmp_path, monkeypatch):
+    from pruneviz.jobs.recording import record
+
+    store.queue([config := pv.RunConfig(method="magnitude", dataset="mine.npz", **QUICK)])
+    record(store, [config.id], device="cpu")
+    store.export([config.id], tmp_path / "out")
+    path = tmp_path / "out" / config.id / "run.json"
+    content = json.loads(path.read_text())
+    content["config"] |= {"content": {}, "dataset": str(here / "mine.npz")}
+    path.write_text(json.dumps(content))
+    read = []
+    monkeypatch.setattr("pruneviz.plan.own.read_own", lambda *a: read.append(a))
+    monkeypatch.setattr("pruneviz.basics.reference.digest_of", lambda *a: read.append(a))
+    other = Store(tmp_path / "other", samples=None)
+    with pytest.raises(PrunevizError):
+        other.take_in(tmp_path / "out")
+    assert read == []
+    other.close()

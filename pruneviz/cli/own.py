@@ -14,7 +14,7 @@ from pruneviz.basics.errors import InvalidSetting, Unsuitable
 from pruneviz.plan.arguments import declare as declare_settings
 from pruneviz.plan.arguments import names, settings
 from pruneviz.plan.config import RunConfig
-from pruneviz.plan.own import references
+from pruneviz.plan.own import FIELDS, own
 
 if TYPE_CHECKING:
     pass
@@ -35,7 +35,7 @@ def asked(arguments: argparse.Namespace, methods: Sequence[str] | str) -> Asked:
     from pruneviz.plan.comparison import plan
 
     values = settings(arguments)
-    if references(_typed(values)):
+    if any(own(field, values.get(field)) for field in FIELDS):
         from pruneviz.run.given import settled
 
         values = settled(values, note=lambda text: print(f"pruneviz: {text}", file=sys.stderr))
@@ -44,15 +44,6 @@ def asked(arguments: argparse.Namespace, methods: Sequence[str] | str) -> Asked:
         return Asked(found.configs, found.skipped)
     configs, skipped = _fitting(found.configs)
     return Asked(configs, (*found.skipped, *skipped))
-
-
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings whose references can be told as such, a folder of images too."""
-    data = values.get("dataset")
-    folder = (
-        isinstance(data, str) and ":" not in data and not data.endswith(".npz") and Path(data).expanduser().is_dir()
-    )
-    return {**values, "dataset": f"{data.rstrip('/')}/"} if folder and isinstance(data, str) else values
 
 
 def _fitting(configs: Sequence[RunConfig]) -> tuple[tuple[RunConfig, ...], list[dict[str, Any]]]:

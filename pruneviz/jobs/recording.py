@@ -176,7 +176,7 @@ def carry_out(
 
 def config_of(store: Store, id_: str, *, objects: bool = False) -> RunConfig:
     """The configuration of a run that is to be carried out. Raises InvalidSetting where it means something else by now."""
-    config = RunConfig(**json.loads(store.status(id_)["config"]))
+    config = RunConfig.recorded(json.loads(store.status(id_)["config"]))
     store.refuse_strange_code(config, objects=objects)
     if config.id not in store or store.status(config.id)["id"] != id_:
         raise InvalidSetting(

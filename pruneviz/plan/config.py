@@ -18,7 +18,7 @@ from pruneviz.datasets.base import DataCard
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Card, Scope, Start, Survivors, explain
 from pruneviz.models.base import WIDEST, ModelCard
-from pruneviz.plan.own import data_card, network_card, resolved
+from pruneviz.plan.own import data_card, network_card, references, resolved
 from pruneviz.plan.recipe import Frozen, Training, budget
 from pruneviz.plan.schedule import layers_given, round_targets, rounds_given, sparsities_given
 
@@ -127,6 +127,14 @@ class RunConfig(Frozen):
             return cls.__pydantic_validator__.validate_python(known, context=_AS_IT_IS, self_instance=made)
         except ValidationError as error:
             raise InvalidSetting(explain(error)) from None
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, Any]) -> RunConfig:
+        """A configuration that was written down, by a stranger perhaps: nothing is opened, so that what it refers to must be told by
+        its content. Raises InvalidSetting, UnknownName."""
+        if untold := [name for name in references(values) if name not in dict(values.get("content") or {})]:
+            raise InvalidSetting(f"It names {values[untold[0]]!r}, and not what that holds.")
+        return cls(**values)
 
     @model_validator(mode="before")
     @classmethod

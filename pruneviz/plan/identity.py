@@ -58,7 +58,7 @@ def check(id_: str, values: Mapping[str, Any], recorded: Mapping[str, Any] | Non
 def _first(id_: str, values: Mapping[str, Any]) -> bool:
     """Whether an id is the one that the first format gave; of a method, network or data not known here nobody can say."""
     try:
-        RunConfig(**values)
+        RunConfig.recorded(values)
     except UnknownName:
         return True
     except (PrunevizError, TypeError):
@@ -70,7 +70,7 @@ def _follows(id_: str, values: Mapping[str, Any], recorded: Mapping[str, Any]) -
     """Whether an id follows from what was recorded, and that from the configuration: where this version would record the same,
     nothing else may stand in it either."""
     try:
-        config = RunConfig(**values)
+        config = RunConfig.recorded(values)
         today = identity(config)
     except (PrunevizError, TypeError):
         return id_ == _recorded_id(values, recorded)

@@ -211,7 +211,7 @@ def _forget_numbers(db: sqlite3.Connection, id_: str) -> None:
 def _names(run: Run) -> list[str]:
     """The ids of a run: the one it has, and the one that its configuration has today."""
     try:
-        return list(dict.fromkeys((run.id, RunConfig(**json.loads(run.row["config"])).id)))
+        return list(dict.fromkeys((run.id, RunConfig.recorded(json.loads(run.row["config"])).id)))
     except (PrunevizError, TypeError):
         return [run.id]
 

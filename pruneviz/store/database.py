@@ -168,7 +168,7 @@ def _carry_words(db: sqlite3.Connection) -> None:
     """Give the runs of format 1 the words of their cards, and let today's id of the same configuration lead to them."""
     for id_, text in db.execute("select id, config from runs").fetchall():
         try:
-            config = RunConfig(**json.loads(text))
+            config = RunConfig.recorded(json.loads(text))
             words, alias = about(config).model_dump_json(), config.id
         except (PrunevizError, ValueError, TypeError):
             continue  # of a method, network or data that is not known here: its keys are its words
