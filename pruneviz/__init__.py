@@ -31,6 +31,7 @@ _HOMES = {
     "RunConfig": "pruneviz.plan.config",
     "execute": "pruneviz.run.loop",
     "Store": "pruneviz.store",
+    "show": "pruneviz.figures.shown",
     "explore": "pruneviz.jobs.exploring",
 }
 __all__ = [*_HOMES, "figures"]
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pruneviz.curvature.calls import jacobian_singular_values, kfac
     from pruneviz.datasets import DATASETS, load
     from pruneviz.datasets.base import Splits
+    from pruneviz.figures.shown import show
     from pruneviz.jobs.exploring import explore
     from pruneviz.methods import METHODS
     from pruneviz.models import MODELS, build

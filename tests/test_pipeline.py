@@ -77,7 +77,7 @@ def test_every_method_that_claims_a_convolutional_network_runs_on_it(model: str,
     dataset, shape = ("digits", (1, 8, 8)) if model == "digits-cnn" else ("mnist", (1, 28, 28))
     parts = [(torch.rand(n, *shape, generator=generator), torch.arange(n) % 10) for n in (24, 10, 10)]
     made = Splits(*parts, classes=tuple("0123456789"), shape=shape)
-    monkeypatch.setattr("pruneviz.run.loop.load", lambda _: made)
+    monkeypatch.setattr("pruneviz.run.given.load", lambda _: made)
     settings = {"dataset": dataset, "model": model, "width": 1 / 8 if MODELS[model].widths else 1.0, "sparsities": (0.2,), "rounds": 1,
                 "train": {"epochs": 1, "batch_size": 8}, "tune": {"epochs": 1}, "probes": ("saliency",)}  # fmt: skip
     configs = []

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from pruneviz.basics.errors import StoreError
+from pruneviz.figures.given import runs_of
 from pruneviz.figures.names import changes, label, labels, network, repair, spelled  # noqa: F401  names and scales are read as base.labels, base.percent
 from pruneviz.figures.scales import (  # noqa: F401
     log_ticks,
@@ -60,8 +61,8 @@ class Figure:
     plot: Callable[[pd.DataFrame], go.Figure]
     of_runs: bool = True  # what ``data`` takes; others are no part of reports
 
-    def __call__(self, runs: Iterable[Run], **choices: Any) -> go.Figure:
-        return self.plot(self.data(list(runs), **choices))
+    def __call__(self, runs: Any, **choices: Any) -> go.Figure:
+        return self.plot(self.data(runs_of(runs) if self.of_runs else list(runs), **choices))
 
 
 # colours and marks

@@ -142,12 +142,13 @@ class _Run:
 
     def events(self) -> Iterator[Event]:
         config = self.config
+        if not config.content:  # said with the first event
+            self.few_threads(torch.zeros(1, *config.data.shape))
         yield self.say(Stage.DENSE, "reading data")
         self.data = self.shared.data(config)
         if config.content:
             fits(self.built(), self.data)
-        if self.step_flops() < ONE_THREAD:
-            torch.set_num_threads(1)
+            self.few_threads(self.data.train[0][:1].cpu())
         self.shared.enter(config)
         if config.skip:
             known_patterns(network_of(self.built(), self.data.train[0][:2]), self.skip)
@@ -336,9 +337,10 @@ class _Run:
 
     # pieces
 
-    def step_flops(self) -> int:
-        """Floating-point operations of one training step, forward and backward."""
-        return 3 * self.config.train.batch_size * cost(self.built(), self.data.train[0][:1].cpu()).operations
+    def few_threads(self, sample: torch.Tensor) -> None:
+        """One thread where a training step, forward and backward, has too few operations for two."""
+        if 3 * self.config.train.batch_size * cost(self.built(), sample).operations < ONE_THREAD:
+            torch.set_num_threads(1)
 
     def model(self, state: State) -> nn.Module:
         model = self.built()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from pruneviz.curvature.task import Task, generator_for
 from pruneviz.door.arrival import HALF, Arrival, enter, listed
 from pruneviz.door.loss import CROSS_ENTROPY, Loss
 from pruneviz.door.parameters import copied, named
-from pruneviz.door.samples import Chosen, Samples
+from pruneviz.door.samples import Chosen, Samples, tensors
 from pruneviz.methods import method_class
 from pruneviz.methods.base import Method
 from pruneviz.units.choice import at_the_cut
@@ -33,12 +34,34 @@ TIED = 0.01  # share of the units tied at the cut above which it is said
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a pruned network was made by, and of: what figures draw of it. ``digest``: of the weights it started from."""
+
+    method: str
+    params: dict[str, Any]
+    seed: int
+    start: nn.Module
+    before: Mask
+    scores: Scores
+    samples: int
+    shape: tuple[int, ...]
+
+    @property
+    def digest(self) -> str:
+        found = hashlib.sha256()
+        for name, tensor in self.start.state_dict().items():
+            found.update(name.encode())
+            found.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
 class Pruned:
     """A pruned copy of a network. ``scores`` is shaped as :func:`score` returns it; ``report``: asked, reached,
     threshold, parameters, flops, per_layer (sparsity of each), empty_layers, connected, broken_at (the layer at which the
     last path from the input ends, None where one reaches the output), covered (share of the matrix weights that the sparsity
     is about), left_out (name -> why), unused, shared, at_the_cut (share of units tied with the last to leave), notes.
-    ``sample`` [1, ...]: the form of its inputs.
+    ``sample`` [1, ...]: the form of its inputs; ``origin``: what it was made by.
     EigenDamage's copy holds a :class:`~pruneviz.units.directions.Rotated` in the place of each layer but the last."""
 
     model: nn.Module
@@ -46,6 +69,7 @@ class Pruned:
     scores: dict[str, Any]
     report: dict[str, Any]
     sample: Samples = field(repr=False)
+    origin: Origin | None = field(default=None, repr=False)
 
 
 def score(
@@ -140,7 +164,18 @@ def prune(
             PruningWarning,
             stacklevel=2,
         )
-    return Pruned(as_before_(work, model), after, _by_name(scores, work), report, sample)
+    first = next(iter(tensors(sample)))
+    origin = Origin(
+        method,
+        params,
+        seed,
+        at.arrival.model,
+        before,
+        scores,
+        sum(len(x) for x, _ in at.arrival.batches),
+        tuple(first.shape[1:]),
+    )
+    return Pruned(as_before_(work, model), after, _by_name(scores, work), report, sample, origin)
 
 
 def spending(model: nn.Module, sample: Samples, mask: Mask) -> Cost:
