@@ -31,6 +31,8 @@ _HOMES = {
     "RunConfig": "pruneviz.plan.config",
     "execute": "pruneviz.run.loop",
     "Store": "pruneviz.store",
+    "diff": "pruneviz.difference",
+    "Diff": "pruneviz.difference",
 }
 __all__ = [*_HOMES, "figures"]
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from pruneviz.curvature.calls import jacobian_singular_values, kfac
     from pruneviz.datasets import DATASETS, load
     from pruneviz.datasets.base import Splits
+    from pruneviz.difference import Diff, diff
     from pruneviz.methods import METHODS
     from pruneviz.models import MODELS, build
     from pruneviz.plan.config import RunConfig
