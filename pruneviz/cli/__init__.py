@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pruneviz.basics.errors import InvalidSetting, NoSuchRun, PrunevizError, UnknownName, Unsuitable
 from pruneviz.basics.places import APP
 from pruneviz.basics.version import __version__
-from pruneviz.cli import terminal
+from pruneviz.cli import diff, terminal
 from pruneviz.plan.arguments import declare, names, settings
 
 if TYPE_CHECKING:
@@ -314,6 +314,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         sub.add_argument("--store", help="store folder (default: $PRUNEVIZ_STORE or the user's data folder)")
         sub.add_argument("--json", action="store_true", help="print JSON")
 
+    diff.declare(command)
     sub = command("papers", _papers, "reproduce what a paper claims; without a name, print what was recorded")
     sub.add_argument(
         "name", nargs="?", metavar="NAME", help="reproduction to run (default: all, with --quick or --full)"

@@ -176,7 +176,7 @@ class _Patterns:
         rows, inputs = self.rows, self.columns.reshape(self.shape[1], self.kernel).any(1)
         convolution = len(self.shape) > 2
         said = [
-            f"{int((~alive).sum()):,} of {len(alive):,} {what} zero"
+            f"{int((~alive).sum()):,} of {alive.size:,} {what} zero"
             for alive, what in (
                 (rows, "filters" if convolution else "rows"),
                 (inputs, "input channels" if convolution else "columns"),
