@@ -26,8 +26,8 @@ def _diff(arguments: argparse.Namespace) -> int:
     shown = [name for name in COLUMNS if any(each[name] for each in rows)]
     terminal.table(shown, [[each[name] for name in shown] for each in rows])
     for each in rows:
-        if each["note"]:
-            print(f"{each['Tensor']}: {each['note']}.")
+        if each["Note"]:
+            print(f"{each['Tensor']}: {each['Note']}.")
     if arguments.to:
         print(arguments.to)
     return 0

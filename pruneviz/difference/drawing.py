@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +61,7 @@ def fates_plot(table: pd.DataFrame) -> go.Figure:
             continue
         fig.add_bar(
             y=drawn.index, x=100 * drawn[key] / drawn["size"], name=name, orientation="h",
-            customdata=drawn[["name", key, "size"]].to_numpy(),
+            customdata=drawn[["name", key, "size"]].assign(name=drawn["name"].map(_short)).to_numpy(),
             marker={"color": colour, "line_width": 0, "pattern": {"shape": pattern, "fgopacity": 0.35, "size": 6}},
             hovertemplate="%{customdata[0]}<br>%{customdata[1]:,} of %{customdata[2]:,} " + f"{name} (%{{x:.1f}}%)<extra></extra>",
         )  # fmt: skip
@@ -78,7 +79,8 @@ def fates_plot(table: pd.DataFrame) -> go.Figure:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}"
+    """The end of a name, in which Plotly finds no link and no tag."""
+    return escape(name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}", quote=False)
 
 
 def changed(diff: Diff, most: int = base.MAX_FACETS) -> list[Tensor]:

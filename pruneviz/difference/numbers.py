@@ -148,7 +148,7 @@ class _Patterns:
         self.rows = np.zeros(shape[0] if shape else 1, dtype=bool)
         self.columns = np.zeros(prod(shape[1:]), dtype=bool)
         self.kernel = prod(shape[2:])
-        self.kernels = 0  # alive
+        self.kernels = self.alive = 0  # in which something is not zero, and how much is
         whole = self.matrix and prod(shape[1:]) <= BLOCK
         self.whole = whole
         self.groups = [m for m in GROUPS if whole and shape[1] % m == 0]
@@ -165,6 +165,7 @@ class _Patterns:
         cube = alive.reshape(len(alive), self.shape[1], self.kernel)
         if self.kernel > 1:
             self.kernels += int(cube.any(2).sum())
+            self.alive += int(cube.sum())
         living = cube[alive.any(1)]
         for m in self.groups:
             held = living.reshape(len(living), -1, m, self.kernel).sum(2)
@@ -183,9 +184,11 @@ class _Patterns:
             )
             if not alive.all()
         ]
-        if self.whole and self.kernel > 1 and rows.any():
-            dead = int(rows.sum()) * int(inputs.sum()) - self.kernels
-            said += [f"{dead:,} of {rows.sum() * inputs.sum():,} other kernels zero"] if dead else []
+        total = int(rows.sum()) * int(inputs.sum())
+        if self.whole and self.kernel > 1 and total:
+            dead, chance = total - self.kernels, total * (1 - self.alive / (total * self.kernel)) ** self.kernel
+            if dead > 1.5 * chance + 3 * sqrt(chance):  # more than single weights would leave empty
+                said.append(f"{dead:,} of {total:,} other kernels zero")
         return (*said, *self._sparse())
 
     def _sparse(self) -> list[str]:

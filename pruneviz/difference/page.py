@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pruneviz.difference import drawing
 from pruneviz.difference.result import Diff, Tensor, dtype, spelled
 from pruneviz.figures import base
@@ -49,4 +51,28 @@ def row(t: Tensor) -> dict[str, Any]:
     counts = ["–" if count is None else f"{count:,}" for count in (n.gone, n.back, n.moved)]
     by = f"{100 * n.moved_by:.3g}%" if n.moved and n.moved_by is not None else ""
     said = (t.name, " → ".join(shapes), *share, *counts, by, "; ".join(n.after.patterns), t.kept)
-    return dict(zip(COLUMNS, said, strict=True)) | {"note": t.note}
+    return dict(zip(COLUMNS, said, strict=True)) | {"Note": t.note}
+
+
+def table(diff: Diff) -> pd.DataFrame:
+    """One row a tensor under COLUMNS and "Note", shares and counts as numbers; columns that say nothing are left out."""
+    rows = [row(t) | _numbers(t) for t in diff.tensors]
+    found = pd.DataFrame(rows, columns=[*COLUMNS, "Note"]).astype(
+        dict.fromkeys(("Gone", "Come back", "Moved"), "Int64")
+    )
+    return found.drop(
+        columns=[name for name in ("By", "Pattern", "Kept", "Note") if not found[name].replace("", pd.NA).notna().any()]
+    )
+
+
+def _numbers(t: Tensor) -> dict[str, Any]:
+    n = t.numbers
+    zero = [side.zero / side.size if side.size else None for side in (n.before, n.after)]
+    return {
+        "Zero before": zero[0],
+        "Zero after": zero[1],
+        "Gone": n.gone,
+        "Come back": n.back,
+        "Moved": n.moved,
+        "By": n.moved_by,
+    }

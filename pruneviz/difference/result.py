@@ -144,14 +144,16 @@ class Diff:
 
     def said(self) -> list[str]:
         """The comparison in a few sentences."""
-        counted = self.sparsity["matrix"]
+        shared = self.sparsity
+        what = "matrix weights" if shared["matrix"]["before"] + shared["matrix"]["after"] else "numbers"
+        counted = shared["matrix" if what == "matrix weights" else "all"]
         changed = [t for t in self.tensors if not t.same]
         lost = [t.name for t in self.tensors if t.how == "not found"]
         odd = [t.name for t in self.tensors if t.numbers.before.odd + t.numbers.after.odd]
         odd += [t.name for t in (*self.only_before, *self.only_after) if t.counted.odd]
         shares = {key: base.percent(share) for key, share in counted.items() if key not in ("before", "after")}
         found = [
-            f"Of {counted['before']:,.0f} matrix weights of {self.before}, {shares['zero_before']} are zero; of "
+            f"Of {counted['before']:,.0f} {what} of {self.before}, {shares['zero_before']} are zero; of "
             f"{counted['after']:,.0f} of {self.after}, {shares['zero_after']}. {shares['left']} of the first's are left.",
             f"{len(changed):,} of {len(self.tensors):,} tensors that both have differ."
             if changed
