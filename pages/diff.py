@@ -56,10 +56,12 @@ with st.container(horizontal=True):
 card.show(drawing.OVERVIEW, drawing.OVERVIEW.data(found), key="fates-plot")
 
 st.header("Every tensor")
-shares = ("Zero before", "Zero after", "By")
+shares = dict.fromkeys(("Zero before", "Zero after", "By"), st.column_config.NumberColumn(format="percent"))
+counts = dict.fromkeys(("Gone", "Come back", "Moved"), st.column_config.NumberColumn(format="localized"))
+wide = {name: st.column_config.TextColumn(width=240) for name in ("Tensor", "Pattern", "Kept", "Note")}
 st.dataframe(
     table(found), hide_index=True, alt=f"{len(found.tensors)} tensors, and what differs in each", placeholder="–",
-    column_config={name: st.column_config.NumberColumn(format="percent") for name in shares},
+    column_config={**shares, **counts, **wide, "Shape": st.column_config.TextColumn(width=150)},
 )  # fmt: skip
 st.caption(
     "Gone: zero or absent after, and not zero before. Moved: zero in neither, and another number; by: the norm of the differences over "

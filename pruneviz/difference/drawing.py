@@ -26,6 +26,7 @@ _FATES = {  # column -> name, colour, pattern
     "zero": ("zero in both", base.NEUTRAL, ""),
     "unknown": ("not found", base.faded(base.RED, 0.6), "+"),
 }
+_LINES = {"fillmode": "overlay", "fgcolor": "#ffffff", "fgopacity": 0.45, "size": 6, "solidity": 0.25}
 NOTHING = "No weight tensor is in both. Compare two states of one network."
 
 
@@ -62,7 +63,7 @@ def fates_plot(table: pd.DataFrame) -> go.Figure:
         fig.add_bar(
             y=drawn.index, x=100 * drawn[key] / drawn["size"], name=name, orientation="h",
             customdata=drawn[["name", key, "size"]].assign(name=drawn["name"].map(_short)).to_numpy(),
-            marker={"color": colour, "line_width": 0, "pattern": {"shape": pattern, "fgopacity": 0.35, "size": 6}},
+            marker={"color": colour, "line_width": 0, "pattern": _LINES | {"shape": pattern}},
             hovertemplate="%{customdata[0]}<br>%{customdata[1]:,} of %{customdata[2]:,} " + f"{name} (%{{x:.1f}}%)<extra></extra>",
         )  # fmt: skip
     total = drawn["size"].sum()

@@ -21,6 +21,7 @@ def page(diff: Diff) -> str:
     figures = [sheet(drawing.OVERVIEW, drawing.OVERVIEW.data(diff))]
     if chosen := drawing.changed(diff):
         figures.append(sheet(drawing.HISTOGRAM, drawing.HISTOGRAM.data(chosen)))
+    rows = [row(t) for t in diff.tensors[:ROWS]]
     data = {"grid": None, "figures": {each["key"]: each.pop("sent") for each in figures}}
     return put_together(
         "difference.html",
@@ -29,8 +30,9 @@ def page(diff: Diff) -> str:
         before=diff.before,
         after=diff.after,
         said=diff.said(),
-        columns=COLUMNS,
-        rows=[row(t) for t in diff.tensors[:ROWS]],
+        columns=[name for name in (*COLUMNS, "Note") if any(each[name] for each in rows)],
+        counts=COLUMNS[2:8],
+        rows=rows,
         hidden=max(len(diff.tensors) - ROWS, 0),
         figures=figures,
         alone=[

@@ -148,6 +148,7 @@ class Diff:
         what = "matrix weights" if shared["matrix"]["before"] + shared["matrix"]["after"] else "numbers"
         counted = shared["matrix" if what == "matrix weights" else "all"]
         changed = [t for t in self.tensors if not t.same]
+        sums = [sum(getattr(t.numbers, what) or 0 for t in self.tensors) for what in ("gone", "back", "moved")]
         lost = [t.name for t in self.tensors if t.how == "not found"]
         odd = [t.name for t in self.tensors if t.numbers.before.odd + t.numbers.after.odd]
         odd += [t.name for t in (*self.only_before, *self.only_after) if t.counted.odd]
@@ -155,7 +156,8 @@ class Diff:
         found = [
             f"Of {counted['before']:,.0f} {what} of {self.before}, {shares['zero_before']} are zero; of "
             f"{counted['after']:,.0f} of {self.after}, {shares['zero_after']}. {shares['left']} of the first's are left.",
-            f"{len(changed):,} of {len(self.tensors):,} tensors that both have differ."
+            f"{len(changed):,} of {len(self.tensors):,} tensors that both have differ: {sums[0]:,} numbers are gone, {sums[1]:,} have come "
+            f"back, {sums[2]:,} have moved."
             if changed
             else f"All {len(self.tensors):,} tensors that both have are the same, number for number.",
         ]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 MEGABYTE = 2**20
-MOST = 64 if SHARED else 512  # megabytes of one file
+MOST = 64 if SHARED else 450  # megabytes of one file
 AT_ONCE = 64  # megabytes of both that are compared while the page waits
 _KEPT = "two-files"
 _PATH = str(Path(__file__).resolve().parents[2])  # where pruneviz is imported from
