@@ -3,8 +3,8 @@
 import streamlit as st
 
 from pruneviz.difference import drawing
+from pruneviz.difference.found import spelled
 from pruneviz.difference.page import table
-from pruneviz.difference.result import spelled
 from pruneviz.ui import card, two_files, words
 from pruneviz.ui.server.uploads import REFUSED, uploads_allowed
 from pruneviz.ui.text import plain
@@ -16,7 +16,7 @@ words.head(
     "What did pruning do to a network, whoever pruned it? Give its weights before and after, as "
     "[safetensors](https://huggingface.co/docs/safetensors), which any framework writes and which hold no code. Their tensors, tables of "
     "numbers, are compared number for number: no network code and no data are needed. The files stay on the machine that runs this "
-    "dashboard, until the page is left.",
+    "dashboard, and are not kept.",
     "channel", "filter", "mask", "pruning", "sparsity", "weight",
 )  # fmt: skip
 if not uploads_allowed():
@@ -39,8 +39,6 @@ if before is None or after is None:
     st.code(COMMAND, language=None, wrap_lines=True)
     st.stop()
 found = two_files.compared([before, after], tuple(st.session_state[key].file_id for key in ("before", "after")))
-if found is None:
-    st.stop()
 
 st.header("What was found")
 st.markdown("\n".join(f"* {plain(sentence)}" for sentence in found.said()))

@@ -10,9 +10,10 @@ from typing import Any
 
 from pruneviz.basics.errors import Unsuitable
 from pruneviz.basics.tensors import Values
+from pruneviz.difference.found import Lone, Tensor, spelled
 from pruneviz.difference.kept import Kept, find
 from pruneviz.difference.numbers import alone, compare
-from pruneviz.difference.result import Diff, Lone, Tensor, spelled
+from pruneviz.difference.result import Diff
 from pruneviz.difference.sides import Side, renamed, side
 
 __all__ = ["Diff", "diff"]

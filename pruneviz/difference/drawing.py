@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from pruneviz.figures import base
 
 if TYPE_CHECKING:
-    from pruneviz.difference.result import Diff, Tensor
+    from pruneviz.difference.found import Found, Tensor
 
 MOST = 40  # bars
 _LETTERS = 34  # of a name that is drawn
@@ -30,7 +30,7 @@ _LINES = {"fillmode": "overlay", "fgcolor": "#ffffff", "fgopacity": 0.45, "size"
 NOTHING = "No weight tensor is in both. Compare two states of one network."
 
 
-def fates(diff: Diff) -> pd.DataFrame:
+def fates(diff: Found) -> pd.DataFrame:
     """One row a weight tensor that both have: how many of the first's numbers are the ``same``, ``moved``, have come ``back`` from
     zero, are ``gone`` (zero or absent), ``zero`` in both; ``unknown`` where kept channels were not found."""
     rows = [
@@ -84,7 +84,7 @@ def _short(name: str) -> str:
     return escape(name if len(name) <= _LETTERS else f"…{name[1 - _LETTERS :]}", quote=False)
 
 
-def changed(diff: Diff, most: int = base.MAX_FACETS) -> list[Tensor]:
+def changed(diff: Found, most: int = base.MAX_FACETS) -> list[Tensor]:
     """The weight tensors in which most has changed, in the network's order; other tensors where no weight has."""
     found = [t for t in diff.tensors if not t.same and t.numbers.edge]
     found = [t for t in found if t.weight] or found

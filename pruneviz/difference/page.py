@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pruneviz.difference import drawing
-from pruneviz.difference.result import Diff, Tensor, dtype, spelled
+from pruneviz.difference.found import Found, Tensor, dtype, spelled
 from pruneviz.figures import base
 from pruneviz.figures.report import page as put_together
 from pruneviz.figures.report import sheet
@@ -16,7 +16,7 @@ from pruneviz.figures.report import sheet
 ROWS = 500  # tensors in the table; the data beside it have all
 
 
-def page(diff: Diff) -> str:
+def page(diff: Found) -> str:
     """Sentences, a table of every tensor, the figures with their data. Everything that files say is escaped."""
     figures = [sheet(drawing.OVERVIEW, drawing.OVERVIEW.data(diff))]
     if chosen := drawing.changed(diff):
@@ -56,7 +56,7 @@ def row(t: Tensor) -> dict[str, Any]:
     return dict(zip(COLUMNS, said, strict=True)) | {"Note": t.note}
 
 
-def table(diff: Diff) -> pd.DataFrame:
+def table(diff: Found) -> pd.DataFrame:
     """One row a tensor under COLUMNS and "Note", shares and counts as numbers; columns that say nothing are left out."""
     rows = [row(t) | _numbers(t) for t in diff.tensors]
     found = pd.DataFrame(rows, columns=[*COLUMNS, "Note"]).astype(

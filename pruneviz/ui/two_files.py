@@ -16,6 +16,7 @@ import streamlit as st
 from pruneviz.basics.errors import InvalidSetting, PrunevizError, WorkerError
 from pruneviz.basics.tensors import File
 from pruneviz.difference import Diff, diff
+from pruneviz.ui.server.uploads import place
 from pruneviz.ui.stores import SHARED
 from pruneviz.ui.text import plain
 
@@ -82,7 +83,7 @@ def _end(process: subprocess.Popen, folder: TemporaryDirectory) -> None:
 
 def taken(label: str, key: str, hint: str) -> File | None:
     """A place to put a file, and the file once its header fits; what is wrong with it is said there."""
-    uploaded = st.file_uploader(label, ["safetensors"], key=key, max_upload_size=MOST, help=hint)
+    uploaded = place(label, ["safetensors"], key=key, most=MOST, hint=hint)
     if uploaded is None:
         return None
     try:
@@ -108,8 +109,8 @@ def _size(file: File) -> str:
     return f"{size / MEGABYTE:.1f} MB" if size >= MEGABYTE / 10 else f"{size / 1024:.1f} kB"
 
 
-def compared(files: list[File], which: tuple[Any, ...]) -> Diff | None:
-    """The comparison of two files, made once for ``which``; None while another process is at it, which is shown."""
+def compared(files: list[File], which: tuple[Any, ...]) -> Diff:
+    """The comparison of two files, made once for ``which``. Where there is none (yet), it says so, and the page ends here."""
     kept = st.session_state.get(_KEPT)
     if kept is None or kept["which"] != which:
         large = sum(file.buffer.size for file in files) > AT_ONCE * MEGABYTE
@@ -122,10 +123,10 @@ def compared(files: list[File], which: tuple[Any, ...]) -> Diff | None:
         kept |= {"found": _caught(kept["apart"].result), "apart": None}
     if kept["apart"] is not None:
         _watch(kept["apart"])
-        return None
+        st.stop()
     if isinstance(kept["found"], str):
         st.error(plain(kept["found"]), icon=":material/error:")
-        return None
+        st.stop()
     return kept["found"]
 
 

@@ -43,7 +43,7 @@ def give(visitor, *paths) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_two_files_to_a_comparison(visit, files, width, scheme):
+def test_two_files_to_a_comparison(visit, files, tmp_path, width, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     me = visit(width, scheme)
     me.go("diff")
@@ -59,7 +59,8 @@ def test_two_files_to_a_comparison(visit, files, width, scheme):
     with me.page.expect_download() as waiting:
         me.page.get_by_role("button", name="Everything (HTML)").click()
     page = me.page.context.new_page()
-    page.goto(f"file://{waiting.value.path()}")
+    waiting.value.save_as(tmp_path / "diff.html")
+    page.goto(f"file://{tmp_path}/diff.html")
     page.get_by_role("cell", name="2:4", exact=True).wait_for(timeout=20_000)
     page.locator(".js-plotly-plot").first.wait_for(timeout=20_000)
     assert not page.locator("a[href*=evil]").count()

@@ -1,13 +1,19 @@
-"""Whether the browser may hand in files: only where whoever runs the server allows it."""
+"""Files from the browser: whether they are taken at all, which whoever runs the server decides, and where they are put in."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import streamlit as st
 from streamlit import config
 
 from pruneviz.basics.errors import InvalidSetting
 from pruneviz.ui.server import hosts
+
+if TYPE_CHECKING:
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 UPLOADS = "PRUNEVIZ_UPLOADS"  # yes or no; unset: as `uploads_allowed` says
 REFUSED = (
@@ -28,3 +34,24 @@ def uploads_allowed() -> bool:
     if asked:
         return asked == "yes"
     return hosts.here(config.get_option("server.address")) and not os.environ.get("PRUNEVIZ_SHARED")
+
+
+# Streamlit's place for files can be reached and has a name, and says that it is mere decoration: axe's presentation-role-conflict
+_NAMED = """<script>
+{
+  const name = () => document.querySelectorAll('[data-testid="stFileUploaderDropzone"][role="presentation"]')
+    .forEach((place) => place.setAttribute("role", "group"))
+  name()
+  window.pruneviz_places ??= new MutationObserver(name)
+  window.pruneviz_places.observe(document.body, { childList: true, subtree: true, attributeFilter: ["role"] })
+}
+</script>"""
+
+
+def place(label: str, kinds: Sequence[str], *, key: str, most: int, hint: str | None = None) -> UploadedFile | None:
+    """A place to put one file with one of these endings, of at most ``most`` megabytes, and the file once it is there.
+
+    The browser keeps to kinds and size if it is an honest one: look again.
+    """
+    st.html(_NAMED, unsafe_allow_javascript=True)
+    return st.file_uploader(label, list(kinds), key=key, max_upload_size=most, help=hint)
