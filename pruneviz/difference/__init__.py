@@ -22,13 +22,14 @@ __all__ = ["Diff", "diff"]
 def diff(before: Any, after: Any, *, progress: Callable[[float, str], None] | None = None) -> Diff:
     """Compare two networks' tensors by name, number for number.
 
-    ``before`` and ``after``: each a path (.safetensors, or .pt read without its code), a state dict or a module. Names that
+    ``before`` and ``after``: each a path (.safetensors, or .pt read without its code), a state dict, a module, or what
+    ``pv.prune`` and ``pv.compact`` gave. Names that
     differ by one beginning (``module.``) match; a weight that ``torch.nn.utils.prune`` keeps beside its mask is read as
     their product. Where shapes differ, kept channels are found by their numbers, or it is said that they are not.
     ``progress`` is told the share that is done and what comes next.
     Raises: DataUnavailable where a file cannot be read; Unsuitable where the two have no tensor in common.
     """
-    first, second = side(before, "before"), side(after, "after")
+    first, second = side(before, "the first"), side(after, "the second")
     names, begin_a, begin_b = renamed(first.tensors, second.tensors)
     partner = {old: new for new, old in names.items()}
     pairs = {old: (tensor, second.tensors[partner[old]]) for old, tensor in first.tensors.items() if old in partner}

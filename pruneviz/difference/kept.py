@@ -17,9 +17,11 @@ from pruneviz.basics.tensors import Values
 
 LARGEST = 32 * 2**20  # numbers of a tensor that is searched
 _VOTING = 8 * 2**20  # numbers of one in which single numbers are looked up
+_VOTES = 2**18  # of which so many are looked up
 _CLEAR = 0.5  # the nearest is at most so far as the second nearest
 _WIDE = 8  # numbers that a row needs for its nearest to say anything
-_TRIES = 24  # sets of channels of other layers that are tried
+_TRIES = 64  # sets of channels of other layers that are tried
+_TOGETHER = 64  # rows whose distances are taken together
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,16 @@ class _Known:
             if not any(np.array_equal(kept, one) for one in sets):
                 sets.append(kept)
 
-    def of(self, dense: int, small: int) -> list[np.ndarray | None]:
-        """Those of these sizes; each as a block of places too, as a flattened image has them."""
+    def of(self, dense: int, small: int, *, flat: bool = False) -> list[np.ndarray | None]:
+        """Those of these sizes; of inputs that may be a ``flat`` image, each as a block of places too."""
         if dense == small:
             return [None]
-        found: list[np.ndarray | None] = [*self._sets.get((dense, small), [])]
-        for (all_, left), sets in self._sets.items():
+        found: list[np.ndarray | None] = [*self._sets.get((dense, small), [])[-_TRIES:]]
+        for (all_, left), sets in self._sets.items() if flat else ():
             places = dense // all_
             if places > 1 and all_ * places == dense and left * places == small:
-                found += [(one[:, None] * places + np.arange(places)).ravel() for one in sets]
-        return found[-_TRIES:]
+                found += [(one[:, None] * places + np.arange(places)).ravel() for one in sets[-_TRIES:]]
+        return found
 
 
 def _solved(job: _Job, known: _Known, found: Mapping[str, Kept]) -> Kept | None:
@@ -130,7 +132,7 @@ def _solved(job: _Job, known: _Known, found: Mapping[str, Kept]) -> Kept | None:
     tried: list[tuple[float, Kept]] = []
     if a.shape[0] != b.shape[0] and a.shape[1] != b.shape[1] and (kept := _by_numbers(a, b)):
         return kept
-    for columns in known.of(a.shape[1], b.shape[1]):
+    for columns in known.of(a.shape[1], b.shape[1], flat=a.shape[2] == 1):
         part = a if columns is None else a[:, columns]
         rows = _nearest(part, b) if a.shape[0] != b.shape[0] else _same(part, b)
         tried += [(rows[1], Kept(rows[0], columns, rows[1] == 0))] if rows else []
@@ -186,18 +188,21 @@ def _same(a: np.ndarray, b: np.ndarray) -> tuple[None, float] | None:
 def _nearest(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float] | None:
     """The rows of a that the rows of b are, in order, and the share of b that is left over; None where it is not certain."""
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    if not np.isfinite(a).all() or not np.isfinite(b).all():
-        return None
-    if (rows := _in_order(a, b)) is not None:
+    if (a == b[0]).all(1).any() and (rows := _in_order(a, b)) is not None:
         return rows, 0.0
-    if a.shape[1] < _WIDE or len(b) >= len(a):
+    if a.shape[1] < _WIDE or len(b) >= len(a) or not np.isfinite(a).all() or not np.isfinite(b).all():
         return None
-    distance = np.maximum(np.square(b).sum(1)[:, None] + np.square(a).sum(1) - 2 * b @ a.T, 0)
-    rows = distance.argmin(1)
-    two = np.partition(distance, 1, axis=1)[:, :2]
-    if (np.diff(rows) <= 0).any() or (two[:, 0] > _CLEAR**2 * two[:, 1]).any():
-        return None
-    return rows, float(two[:, 0].sum() / max(float(np.square(b).sum()), 1e-300))
+    sizes, found, left = np.square(a).sum(1), list[np.ndarray](), 0.0
+    for at in range(0, len(b), _TOGETHER):
+        part = b[at : at + _TOGETHER]
+        distance = np.maximum(np.square(part).sum(1)[:, None] + sizes - 2 * part @ a.T, 0)
+        two = np.partition(distance, 1, axis=1)[:, :2]
+        if (two[:, 0] > _CLEAR**2 * two[:, 1]).any():
+            return None
+        found.append(distance.argmin(1))
+        left += float(two[:, 0].sum())
+    rows = np.concatenate(found)
+    return None if (np.diff(rows) <= 0).any() else (rows, left / max(float(np.square(b).sum()), 1e-300))
 
 
 def _in_order(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
@@ -233,12 +238,15 @@ def _by_numbers(a: np.ndarray, b: np.ndarray) -> Kept | None:
     unique, first = unique[counts == 1], first[counts == 1]
     if not len(unique):
         return None
-    at = np.minimum(np.searchsorted(unique, keys_b), len(unique) - 1)
-    hit = unique[at] == keys_b
-    place = first[at]
+    asked = np.arange(len(keys_b))
+    if len(asked) > _VOTES:
+        asked = np.sort(np.random.default_rng(0).choice(asked, _VOTES, replace=False))
+    at = np.minimum(np.searchsorted(unique, keys_b[asked]), len(unique) - 1)
+    hit = unique[at] == keys_b[asked]
+    place = first[at[hit]]
     rows, columns = np.full(len(b), -1), np.full(b.shape[1], -1)
-    r, c = np.divmod(np.flatnonzero(hit), b.shape[1])
-    rows[r], columns[c] = place[hit] // a.shape[1], place[hit] % a.shape[1]
+    r, c = np.divmod(asked[hit], b.shape[1])
+    rows[r], columns[c] = np.divmod(place, a.shape[1])
     if (rows < 0).any() or (columns < 0).any() or (np.diff(rows) <= 0).any() or (np.diff(columns) <= 0).any():
         return None
     return Kept(rows, columns, True) if np.array_equal(a[rows][:, columns], b) else None

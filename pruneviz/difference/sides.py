@@ -47,6 +47,8 @@ def side(given: Any, label: str) -> Side:
     elif isinstance(given, File):
         found, label = _of_file(given), given.name
     else:
+        if not isinstance(given, Mapping) and not hasattr(given, "state_dict"):
+            given = getattr(given, "model", given)  # of pv.prune and pv.compact
         state = given.state_dict() if hasattr(given, "state_dict") else given
         if not isinstance(state, Mapping):
             raise InvalidSetting(
