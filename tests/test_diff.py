@@ -9,6 +9,7 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file as numpy_save
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils import prune as torch_prune
@@ -116,6 +118,18 @@ def test_tensors_larger_than_a_block_are_counted_like_small_ones():
         )
 
 
+def test_memory_does_not_grow_with_a_tensor(tmp_path):
+    peaks = []
+    for rows in (1000, 6000):
+        numpy_save({"w": np.random.default_rng(0).normal(size=(rows, 2000)).astype("f4")}, tmp_path / "x.safetensors")
+        tracemalloc.start()
+        pv.diff(tmp_path / "x.safetensors", tmp_path / "x.safetensors")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 100e6
+
+
 def test_sparsity_counts_matrix_weights_and_what_is_absent():
     a = {"w": np.ones((4, 5)), "b": np.ones(4), "steps": np.array(7), "only": np.ones((2, 5))}
     b = {"w": np.vstack([np.zeros((1, 5)), np.ones((3, 5))]), "b": np.zeros(4), "steps": np.array(9)}
@@ -123,7 +137,7 @@ def test_sparsity_counts_matrix_weights_and_what_is_absent():
     assert found.sparsity["matrix"] == {"before": 30, "after": 20, "zero_before": 0, "zero_after": 0.25, "left": 0.5}
     assert found.sparsity["all"]["left"] == pytest.approx(15 / 34)
     assert [t.name for t in found.only_before] == ["only"]
-    assert "Only in before: only." in found.said()
+    assert "Only in the first: only." in found.said()
     assert row(found, "steps")["moved"] == 1
 
 
@@ -314,6 +328,19 @@ def test_what_is_no_network_says_what_to_give(tmp_path):
         pv.diff({"a": torch.ones(2)}, {"b": torch.ones(2)})
 
 
+def test_modules_and_what_our_calls_give_are_taken_as_they_are():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    net = Wrapped()
+    assert [t.name for t in pv.diff(net, net).tensors] == ["model.weight", "model.bias", "head.weight", "head.bias"]
+    dense = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    pruned = pv.prune(dense, torch.randn(9, 6), torch.randint(3, (9,)), method="magnitude", sparsity=0.5)
+    assert pv.diff(dense, pruned).sparsity["matrix"]["zero_after"] == 0.5
+
+
 # names
 
 
@@ -349,6 +376,15 @@ def test_torch_prune_s_pairs_are_the_weight_in_use(tmp_path):
         assert row(found, "0.weight")["pattern"] == "3 of 12 filters zero"
         assert any("torch.nn.utils.prune" in note for note in found.notes)
     assert row(pv.diff(pruned, net), "6.weight")["back"] == 1920
+
+
+def test_a_parametrization_s_mask_is_part_of_its_weight():
+    weight, mask = torch.randn(4, 4), torch.arange(16).reshape(4, 4) % 2 == 0
+    kept = {"fc.parametrizations.weight.original": weight, "fc.parametrizations.weight.0.mask": mask}
+    found = pv.diff({"fc.weight": weight}, kept)
+    assert (row(found, "fc.weight")["gone"], row(found, "fc.weight")["moved"]) == (8, 0)
+    other = {"fc.weight_orig": weight, "fc.weight_mask": torch.ones(3)}  # of another shape: no mask of it
+    assert [lone.name for lone in pv.diff({"fc.weight_orig": weight}, other).only_after] == ["fc.weight_mask"]
 
 
 # smaller networks
@@ -390,6 +426,33 @@ def test_channels_that_torch_pruning_kept_are_found(trained_on):
     assert row(found, "3.weight")["moved"] == there["moved"]
     assert row(found, "3.weight")["moved_by"] == pytest.approx(there["moved_by"], rel=1e-12, abs=1e-12)
     assert row(found, "3.weight")["gone"] == net[3].weight.numel() - small[3].weight.numel()
+
+
+def test_channels_are_found_across_residual_sums_before_and_after_training_on():
+    pruning = pytest.importorskip("torch_pruning")
+    dense = pv.build("resnet-20", shape=(3, 32, 32), classes=10, seed=0).eval()
+    torch.manual_seed(0)
+    for tensor in [*dense.parameters(), *dense.buffers()]:
+        if tensor.dim() == 1:
+            tensor.data.uniform_(0.5, 1.5)
+    small, head = copy.deepcopy(dense), "Linear"
+    ignored = [layer for layer in small.modules() if type(layer).__name__ == head]
+    importance = pruning.importance.MagnitudeImportance(p=2)
+    pruning.pruner.MagnitudePruner(
+        small, torch.randn(1, 3, 32, 32), importance=importance, pruning_ratio=0.4, ignored_layers=ignored
+    ).step()
+    exact = pv.diff(dense, small)
+    changed = [t for t in exact.tensors if t.shapes[0] != t.shapes[1]]
+    assert len(changed) > 90
+    everything = {**dict(dense.named_parameters()), **dict(dense.named_buffers())}
+    for tensor in changed:
+        part = everything[tensor.name].detach()[list(tensor.rows or range(tensor.shapes[0][0]))]
+        part = part if tensor.columns is None else part[:, list(tensor.columns)]
+        assert torch.equal(part, small.state_dict()[tensor.name])
+    for p in small.parameters():
+        p.data += 0.1 * p.data.std() * torch.randn_like(p)
+    trained = {t.name: (t.rows, t.columns) for t in pv.diff(dense, small).tensors if t.how}
+    assert trained == {t.name: (t.rows, t.columns) for t in changed}
 
 
 def test_networks_that_were_made_apart_are_not_matched_by_chance():

@@ -65,6 +65,7 @@ def alone(tensor: Values) -> Side:
     side = Side(tensor.size)
     with np.errstate(over="ignore", invalid="ignore"):
         _count(tensor, side, 0.0)
+    side.counts = []
     return side
 
 
