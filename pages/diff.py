@@ -56,10 +56,11 @@ card.show(drawing.OVERVIEW, drawing.OVERVIEW.data(found), key="fates-plot")
 st.header("Every tensor")
 shares = dict.fromkeys(("Zero before", "Zero after", "By"), st.column_config.NumberColumn(format="percent"))
 counts = dict.fromkeys(("Gone", "Come back", "Moved"), st.column_config.NumberColumn(format="localized"))
-wide = {name: st.column_config.TextColumn(width=240) for name in ("Tensor", "Pattern", "Kept", "Note")}
+widths = {"Tensor": 170, "Pattern": 240, "Shape": 150, "Kept": 240, "Note": 240}
+texts = {name: st.column_config.TextColumn(width=width) for name, width in widths.items()}
 st.dataframe(
     table(found), hide_index=True, alt=f"{len(found.tensors)} tensors, and what differs in each", placeholder="–",
-    column_config={**shares, **counts, **wide, "Shape": st.column_config.TextColumn(width=150)},
+    column_config={**shares, **counts, **texts},
 )  # fmt: skip
 st.caption(
     "Gone: zero or absent after, and not zero before. Moved: zero in neither, and another number; by: the norm of the differences over "

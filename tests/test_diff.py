@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save as numpy_bytes
 from safetensors.numpy import save_file as numpy_save
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -582,6 +583,62 @@ def test_a_process_of_its_own_finds_the_same_and_leaves_nothing(tmp_path):
     del forgotten
     assert process.poll() is not None
     assert not folder.exists()
+
+
+@pytest.fixture
+def page(monkeypatch, tmp_path):
+    """Opens the page with these uploads, (name, content) or None, and runs it."""
+    testing = pytest.importorskip("streamlit.testing.v1")
+    monkeypatch.setenv("PRUNEVIZ_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("PRUNEVIZ_UPLOADS", "yes")
+
+    def opened(*uploads: tuple[str, bytes] | None):
+        made = testing.AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+        made.switch_page("pages/diff.py").run()
+        for place, upload in zip(made.file_uploader, uploads, strict=True):
+            place.set_value((*upload, "application/octet-stream") if upload else None)
+        made.run()
+        assert not made.exception
+        return made
+
+    return opened
+
+
+def test_the_page_shows_what_the_comparison_found_and_explains_its_words(page):
+    from test_words import explained, terms
+    from test_words import said as words_of
+
+    random = np.random.default_rng(0)
+    dense = {
+        "fc.weight": random.normal(size=(6, 4)),
+        HOSTILE: random.normal(size=(4, 4)),
+        "b": np.ones(3),
+        "old": np.ones(2),
+    }
+    pruned = {**dense, "fc.weight": dense["fc.weight"][[0, 3, 4]] * 1.5, "b": np.array([0, 1, np.nan])}
+    del pruned["old"]
+    found = pv.diff(dense, pruned)
+    made = page(("a.safetensors", numpy_bytes(dense)), ("b.safetensors", numpy_bytes(pruned)))
+    shown = made.dataframe[0].value.set_index("Tensor")
+    assert dict(shown["Gone"].dropna()) == {t.name: t.numbers.gone for t in found.tensors if t.numbers.gone is not None}
+    assert shown.loc["b", "Note"] == "1 NaN or infinite (0 before, 1 after)"
+    charts = [json.loads(chart.proto.spec) for chart in made.get("plotly_chart")]
+    assert len(charts) == 2
+    assert all("<a href" not in json.dumps(chart) for chart in charts)
+    assert sorted(made.selectbox[0].options) == sorted(t.name for t in found.tensors)
+    made.selectbox[0].select("b").run()
+    assert "<b>b</b>" in made.get("plotly_chart")[1].proto.spec
+    used = terms("\n".join(words_of(made.main)))
+    assert used - explained(made.main) == set()
+
+
+def test_the_page_says_what_is_wrong_with_a_file_and_waits_for_another(page):
+    good = ("a.safetensors", numpy_bytes({"w": np.ones((2, 2))}))
+    made = page(good, ("bad.safetensors", pickle.dumps([1.0] * 99)))
+    assert [error.value.count("no safetensors file but a pickle") for error in made.error] == [1]
+    assert not made.dataframe
+    assert "no tensor of the same name" in page(good, ("b.safetensors", numpy_bytes({"v": np.ones(2)}))).error[0].value
+    assert len(page(good, None).code) == 1
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def page(diff: Found) -> str:
         after=diff.after,
         said=diff.said(),
         columns=[name for name in (*COLUMNS, "Note") if any(each[name] for each in rows)],
-        counts=COLUMNS[2:8],
+        counts=COLUMNS[1:7],
         rows=rows,
         hidden=max(len(diff.tensors) - ROWS, 0),
         figures=figures,
@@ -43,7 +43,7 @@ def page(diff: Found) -> str:
     )
 
 
-COLUMNS = ("Tensor", "Shape", "Zero before", "Zero after", "Gone", "Come back", "Moved", "By", "Pattern", "Kept")
+COLUMNS = ("Tensor", "Zero before", "Zero after", "Gone", "Come back", "Moved", "By", "Pattern", "Shape", "Kept")
 
 
 def row(t: Tensor) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def row(t: Tensor) -> dict[str, Any]:
     share = [base.percent(side.zero / side.size) if side.size else "–" for side in (n.before, n.after)]
     counts = ["–" if count is None else f"{count:,}" for count in (n.gone, n.back, n.moved)]
     by = f"{100 * n.moved_by:.3g}%" if n.moved and n.moved_by is not None else ""
-    said = (t.name, " → ".join(shapes), *share, *counts, by, "; ".join(n.after.patterns), t.kept)
+    said = (t.name, *share, *counts, by, "; ".join(n.after.patterns), " → ".join(shapes), t.kept)
     return dict(zip(COLUMNS, said, strict=True)) | {"Note": t.note}
 
 
@@ -76,5 +76,5 @@ def _numbers(t: Tensor) -> dict[str, Any]:
         "Gone": n.gone,
         "Come back": n.back,
         "Moved": n.moved,
-        "By": n.moved_by,
+        "By": n.moved_by if n.moved else None,
     }
