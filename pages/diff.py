@@ -17,7 +17,7 @@ words.head(
     "[safetensors](https://huggingface.co/docs/safetensors), which any framework writes and which hold no code. Their tensors, tables of "
     "numbers, are compared number for number: no network code and no data are needed. The files stay on the machine that runs this "
     "dashboard, and are not kept.",
-    "channel", "filter", "mask", "pruning", "sparsity", "weight",
+    "channel", "dense", "filter", "mask", "pruning", "sparsity", "weight",
 )  # fmt: skip
 if not uploads_allowed():
     st.info(plain(REFUSED), icon=":material/upload_file:")
@@ -32,9 +32,9 @@ with right:
     after = two_files.taken("After: the pruned one", "after", "The same network, pruned, masked or smaller.")
 if before is None or after is None:
     two_files.forget()
-    st.caption(
-        "Both are needed. PyTorch writes one by `safetensors.torch.save_file(net.state_dict(), FILE)`. Larger ones, and .pt, are "
-        "compared on the command line:"
+    st.markdown(
+        "Both are needed. PyTorch writes one by safetensors.torch.save_file(net.state_dict(), FILE). Larger ones, and .pt, are compared on "
+        "the command line:"
     )
     st.code(COMMAND, language=None, wrap_lines=True)
     st.stop()
