@@ -72,7 +72,7 @@ st.caption(
 def one_tensor() -> None:
     """Its numbers before and after."""
     most = [t.name for t in drawing.changed(found, 1)]
-    names = [t.name for t in found.tensors]
+    names = list(dict.fromkeys([*(t.name for t in found.tensors[: two_files.FEW]), *most]))
     name = st.selectbox("Tensor", names, names.index(most[0]) if most else 0, key="tensor", bind="query-params")
     chart = drawing.HISTOGRAM.data([found.tensor(name)])
     card.show(drawing.HISTOGRAM, chart, key="histograms-plot")

@@ -18,7 +18,7 @@ import numpy as np
 from pruneviz.basics.errors import DataUnavailable
 
 LONGEST_HEADER = 16 * 2**20  # bytes; a thousand tensors take a hundred thousand
-MOST_TENSORS = 100_000
+MOST_TENSORS = 20_000
 _MOST_AXES = 32
 _LONGEST_NAME = 500
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

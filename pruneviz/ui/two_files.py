@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 2**20
 MOST = 64 if SHARED else 450  # megabytes of one file
-AT_ONCE = 64  # megabytes of both that are compared while the page waits
+AT_ONCE, FEW = 64, 2000  # megabytes of both, and tensors, that are compared while the page waits
 _KEPT = "two-files"
 _PATH = str(Path(__file__).resolve().parents[2])  # where pruneviz is imported from
 
@@ -113,7 +113,7 @@ def compared(files: list[File], which: tuple[Any, ...]) -> Diff:
     """The comparison of two files, made once for ``which``. Where there is none (yet), it says so, and the page ends here."""
     kept = st.session_state.get(_KEPT)
     if kept is None or kept["which"] != which:
-        large = sum(file.buffer.size for file in files) > AT_ONCE * MEGABYTE
+        large = sum(file.buffer.size for file in files) > AT_ONCE * MEGABYTE or len(files[0].entries) > FEW
         kept = {"which": which, "apart": Apart(files) if large else None, "found": None}
         if not large:
             with st.spinner("Comparing …"):
