@@ -47,9 +47,12 @@ def side(given: Any, label: str) -> Side:
     elif isinstance(given, File):
         found, label = _of_file(given), given.name
     else:
-        if not isinstance(given, Mapping) and not hasattr(given, "state_dict"):
-            given = getattr(given, "model", given)  # of pv.prune and pv.compact
-        state = given.state_dict() if hasattr(given, "state_dict") else given
+        state: Any = given
+        if not isinstance(given, Mapping):
+            network = (
+                given if hasattr(given, "state_dict") else getattr(given, "model", given)
+            )  # of pv.prune and pv.compact
+            state = network.state_dict() if hasattr(network, "state_dict") else given
         if not isinstance(state, Mapping):
             raise InvalidSetting(
                 f"diff compares files, state dicts and modules; found {type(given).__name__}. Give a path, or net.state_dict()."
