@@ -33,6 +33,7 @@ _HOMES = {
     "Store": "pruneviz.store",
     "diff": "pruneviz.difference",
     "Diff": "pruneviz.difference",
+    "explore": "pruneviz.jobs.exploring",
 }
 __all__ = [*_HOMES, "figures"]
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pruneviz.datasets import DATASETS, load
     from pruneviz.datasets.base import Splits
     from pruneviz.difference import Diff, diff
+    from pruneviz.jobs.exploring import explore
     from pruneviz.methods import METHODS
     from pruneviz.models import MODELS, build
     from pruneviz.plan.config import RunConfig

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pruneviz.basics.errors import InvalidSetting, NoSuchRun, PrunevizError, UnknownName, Unsuitable
 from pruneviz.basics.places import APP
 from pruneviz.basics.version import __version__
-from pruneviz.cli import diff, terminal
-from pruneviz.plan.arguments import declare, names, settings
+from pruneviz.cli import diff, own, terminal
+from pruneviz.plan.arguments import declare, names
 
 if TYPE_CHECKING:
     from pruneviz.papers.base import Reproduction
@@ -107,26 +107,25 @@ def _list(rows: list[dict[str, Any]], columns: Sequence[str], arguments: argpars
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from pruneviz.plan.config import RunConfig
-
-    configs = [RunConfig(method=arguments.method, seed=seed, **settings(arguments)) for seed in arguments.seed]
-    return _carry_out(configs, (), arguments)
+    found = own.only(own.asked(arguments, [arguments.method]))
+    return own.foretell(found, arguments) if arguments.dry_run else carry_out(found.configs, (), arguments)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from pruneviz.plan.comparison import plan
+    found = own.asked(arguments, "all" if arguments.methods == "all" else names(arguments.methods))
+    if arguments.dry_run:
+        return own.foretell(found, arguments)
+    return carry_out(found.configs, found.skipped, arguments)
 
-    methods = "all" if arguments.methods == "all" else names(arguments.methods)
-    found = plan(methods, seeds=arguments.seed, **settings(arguments))
-    return _carry_out(found.configs, found.skipped, arguments)
 
-
-def _carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments: argparse.Namespace) -> int:
+def carry_out(configs: Sequence[RunConfig], skipped: Sequence[dict], arguments: argparse.Namespace) -> int:
+    """Queue runs, see them through, and print what came out of them."""
     from pruneviz.jobs import backend
     from pruneviz.store import Store
     from pruneviz.store.outcome import report
 
     store = Store(arguments.store)
+    store.allow(configs)
     ids = store.queue(configs, again=arguments.fresh)
     with terminal.Bars(configs) as on_event:
         backend(store).carry_out(ids, device=arguments.device, on_event=on_event)
@@ -309,12 +308,10 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         else:
             sub.add_argument("--methods", default="all", help="methods separated by commas, or all (default)")
         declare(sub)
-        sub.add_argument("--device", help="cpu, cuda:0, mps (default: the best there is)")
-        sub.add_argument("--fresh", action="store_true", help="run again what the store has finished already")
-        sub.add_argument("--store", help="store folder (default: $PRUNEVIZ_STORE or the user's data folder)")
-        sub.add_argument("--json", action="store_true", help="print JSON")
-
+        own.add_running(sub)
+    own.declare(command)
     diff.declare(command)
+
     sub = command("papers", _papers, "reproduce what a paper claims; without a name, print what was recorded")
     sub.add_argument(
         "name", nargs="?", metavar="NAME", help="reproduction to run (default: all, with --quick or --full)"

@@ -234,7 +234,7 @@ def least(fig: go.Figure) -> int:
 
 def _least(fig: go.Figure) -> int:
     columns = len({axis.domain[0] for axis in list[Any](fig.select_xaxes()) if axis.domain})
-    named = sum(trace.showlegend is not False and bool(trace.name) for trace in fig.data)
+    named = sum(trace.showlegend is not False and bool(trace.name) for trace in list[Any](fig.data))
     return max(240 * columns if columns > 1 else 0, 520 if named > 4 else 0)
 
 

@@ -21,6 +21,7 @@ from pruneviz.plan.config import RunConfig
 from pruneviz.store import ENDED, Store
 
 if TYPE_CHECKING:
+    from pruneviz.run.given import Given
     from pruneviz.run.loop import Resume
 
 BEAT = 2.0  # seconds between signs of life; the store's lease is several of them
@@ -28,13 +29,18 @@ POLL = 0.3  # seconds between looks at a run that another process carries out
 
 
 def record(
-    store: Store, ids: Iterable[str], *, device: str | None = None, on_event: Callable[[Event], None] | None = None
+    store: Store,
+    ids: Iterable[str],
+    *,
+    device: str | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    given: Given | None = None,
 ) -> None:
     """Bring queued runs to their end in this process, reporting to ``on_event``; returns when every one has ended.
 
     A run that another process carries out is followed, with progress made from its row, and taken over where that
     process gives it back. Interrupted, it cancels what it had not finished: asked for again, a run goes on from its
-    last finished stage. ``device`` defaults to the best there is.
+    last finished stage. ``device`` defaults to the best there is; ``given`` opens what the runs stand on.
     """
     refuse_while_beginning()
     share_cores()
@@ -48,7 +54,7 @@ def record(
                 queued = [row["id"] for row in unfinished if row["state"] == "queued"]
                 if queued:
                     with suppress(StaleAttempt):  # cancelled or lost meanwhile, as the store says; the others go on
-                        carry_out(store, queued, device=device, on_event=follower.tell)
+                        carry_out(store, queued, device=device, on_event=follower.tell, given=given)
                     continue
                 follower.look()
                 time.sleep(POLL)
@@ -118,6 +124,7 @@ def carry_out(
     device: str,
     on_event: Callable[[Event], None] | None = None,
     on_begin: Callable[[int], None] | None = None,
+    given: Given | None = None,
 ) -> None:
     """One pass over queued runs: claim each, execute it, record its events; those that are not to be had are left out.
 
@@ -147,7 +154,7 @@ def carry_out(
 
     for id_ in ids:
         try:
-            config = configs[id_] = config_of(store, id_)
+            config = configs[id_] = config_of(store, id_, objects=given is not None)
             kept_as[config.id] = id_
         except PrunevizError as error:
             if claim(id_):
@@ -158,6 +165,7 @@ def carry_out(
         cache=DenseCache(store.dense_folder),
         device=device,
         wanted=lambda id_: claim(kept_as[id_]),
+        given=given,
     )
     for event in events:
         if on_begin is not None:
@@ -166,9 +174,10 @@ def carry_out(
         report(replace(event, run=kept_as[event.run]))
 
 
-def config_of(store: Store, id_: str) -> RunConfig:
+def config_of(store: Store, id_: str, *, objects: bool = False) -> RunConfig:
     """The configuration of a run that is to be carried out. Raises InvalidSetting where it means something else by now."""
     config = RunConfig(**json.loads(store.status(id_)["config"]))
+    store.refuse_strange_code(config, objects=objects)
     if config.id not in store or store.status(config.id)["id"] != id_:
         raise InvalidSetting(
             f"Run {id_} was asked for under another version of its method, network or data; here it would be {config.id}. "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pruneviz.datasets import DATASETS
 from pruneviz.methods import METHODS
-from pruneviz.models import MODELS
 from pruneviz.plan.config import RunConfig
 from pruneviz.plan.departures import told
 from pruneviz.records.about import About
@@ -12,7 +10,7 @@ from pruneviz.records.about import About
 
 def about(config: RunConfig) -> About:
     """What it takes to look at this run where its method, network or data are not known. Raises UnknownName."""
-    card, model, data = METHODS[config.method], MODELS[config.model], DATASETS[config.dataset]
+    card, model, data = METHODS[config.method], config.network, config.data
     departures = config.departures
     return About(
         method=card.title,
@@ -29,7 +27,7 @@ def about(config: RunConfig) -> About:
         changes=tuple(str(told(text, config.method)) for text in departures),
         network=model.title,
         layers=model.layers,
-        loss=model.loss,
+        loss=config.loss_name,
         data=data.title,
         sizes=data.sizes,
         shape=data.shape,

@@ -20,11 +20,28 @@ _SHORT = {
 }  # what has a flag of its own
 
 
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Every setting of a run but its method, as flags. What is left out comes from the cards."""
+def declare(parser: argparse.ArgumentParser, *, target: bool = False) -> None:
+    """Every setting of a run but its method, as flags. What is left out comes from the cards. ``target``: the network is said first."""
     add = parser.add_argument
-    add("--data", default="digits", help="data set (default digits)")
-    add("--model", help="network (default: the data set's usual one, lenet-300-100 for digits)")
+    add(
+        "--data",
+        default="digits",
+        help="data set (default digits); or one's own: an .npz with x and y, a folder with one folder of images for each class, "
+        "or file:PATH.py:NAME",
+    )
+    add(
+        "--model",
+        help=argparse.SUPPRESS
+        if target
+        else "network (default: the data set's usual one, lenet-300-100 for digits); or one's own: file:PATH.py:NAME, "
+        "PACKAGE.MODULE:NAME, transformers:FOLDER, timm:NAME, torchvision:NAME",
+    )
+    add(
+        "--weights",
+        help="trained weights, .safetensors or .pt: nothing is trained before pruning unless --epochs is given",
+    )
+    add("--initial", help="the weights that those were trained from, for methods that go back to them")
+    add("--loss", help="cross-entropy or squared (default: the network's)")
     add(
         "--width",
         type=_width,
@@ -65,8 +82,11 @@ def settings(given: argparse.Namespace) -> dict[str, Any]:
     budgets = {name: dict(getattr(given, name) or ()) for name in _BUDGETS}
     found = {
         "dataset": given.data,
-        "model": given.model,
+        "model": getattr(given, "target", None) or given.model,
         "width": given.width,
+        "weights": given.weights,
+        "initial": given.initial,
+        "loss": given.loss,
         "sparsities": given.sparsity,
         "train": {"epochs": given.epochs, "batch_size": given.batch_size, "lr": given.lr, **budgets["train"]},
         "tune": {"epochs": given.tune_epochs, **budgets["tune"]},
@@ -81,16 +101,20 @@ def command(config: RunConfig) -> str:
     """The command that asks for this very run, with every setting that differs from what is filled in anyway."""
     words: list[str] = []
     said: dict[str, Any] = {"method": config.method}
+    beside = {name: getattr(config, name) for name in ("content", "facts", "places")}
 
     def usual() -> RunConfig:
-        return RunConfig(**said)
+        return RunConfig(**{**beside, **said})
 
     def say(name: str, flag: str, text: str) -> None:
         words.extend((flag, text) if text else (flag,))
         said[name] = getattr(config, name)
 
-    say("dataset", "--data", config.dataset)
-    say("model", "--model", config.model)
+    say("dataset", "--data", typed(config, "dataset"))
+    say("model", "--model", typed(config, "model"))
+    for name in ("weights", "initial", "loss"):
+        if getattr(config, name) and not config.model.startswith("transformers:"):
+            say(name, f"--{name}", typed(config, name))
     if config.width != 1:
         say("width", "--width", repr(config.width))
     say("sparsities", "--sparsity", ",".join(map(repr, config.sparsities)))
@@ -113,6 +137,16 @@ def command(config: RunConfig) -> str:
     if config.probes != usual().probes:
         words += ["--probes", ",".join(config.probes) or "none"]
     return shlex.join(["python", "-m", "pruneviz", "run", "--method", config.method, *words])
+
+
+def typed(config: RunConfig, field: str) -> str:
+    """A setting as one types it: of a reference with its place on this machine, where that is known."""
+    text, place = getattr(config, field), config.places.get(field)
+    if place is None:
+        return text
+    prefix, colon, rest = text.partition(":")
+    name = rest.rpartition(":")[2] if prefix == "file" else ""
+    return f"{prefix}{colon}{place}{':' + name if name else ''}" if colon else place
 
 
 def _differing(budget: Training, usual: Training, short: dict[str, str], flag: str) -> list[str]:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pruneviz.basics.errors import InvalidSetting, Unsuitable
-from pruneviz.datasets import DATASETS
 from pruneviz.methods import METHODS, method_class
 from pruneviz.methods.base import Start
-from pruneviz.models import MODELS
 from pruneviz.plan.config import RunConfig
+from pruneviz.plan.own import data_card, network_card, resolved
 
 if TYPE_CHECKING:
     pass
@@ -50,7 +49,10 @@ def plan(
         raise InvalidSetting(f"A comparison needs at least one method; known: {', '.join(METHODS)}.")
     if not seeds:
         raise InvalidSetting("A comparison needs at least one seed, e.g. 0,1,2.")
-    model = MODELS[settings.get("model") or DATASETS[settings.get("dataset", "digits")].model]
+    settings = resolved({name: value for name, value in settings.items() if value is not None})
+    facts = settings.get("facts") or {}
+    data = data_card(settings.get("dataset", "digits"), facts, settings.get("content") or {})
+    model = network_card(settings.get("model") or data.model, facts)
     fitting, skipped = [], []
     for key in keys:
         try:
@@ -65,9 +67,13 @@ def plan(
         and any(METHODS[k].starts is Start.TRAINED for k in fitting)
     ):
         starts.insert(fitting.index("random") + 1, ("random", Start.TRAINED))
-    configs = [
-        RunConfig(**{"params": (params_of or {}).get(key), **settings, "method": key, "start": start, "seed": seed})
-        for seed in seeds
-        for key, start in starts
-    ]
+    configs = []
+    for seed in seeds:
+        for key, start in starts:
+            given = {"params": (params_of or {}).get(key), **settings, "method": key, "start": start, "seed": seed}
+            try:
+                configs.append(RunConfig(**given))
+            except Unsuitable as error:
+                row = {"method": key, "reason": str(error)}
+                skipped += [] if row in skipped else [row]
     return Plan(tuple(configs), tuple(skipped))

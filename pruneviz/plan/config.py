@@ -8,19 +8,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, log
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from pruneviz.basics.errors import InvalidSetting
-from pruneviz.datasets import DATASETS
+from pruneviz.basics.errors import InvalidSetting, Unsuitable
+from pruneviz.basics.reference import name_in_ids
+from pruneviz.datasets.base import DataCard
 from pruneviz.methods import METHODS, method_class
-from pruneviz.methods.base import Scope, Start, Survivors, explain
-from pruneviz.models import MODELS
-from pruneviz.models.base import WIDEST
+from pruneviz.methods.base import Card, Scope, Start, Survivors, explain
+from pruneviz.models.base import WIDEST, ModelCard
+from pruneviz.plan.own import data_card, network_card, resolved
 from pruneviz.plan.recipe import Frozen, Training, budget
-from pruneviz.plan.schedule import round_targets
+from pruneviz.plan.schedule import layers_given, round_targets, rounds_given, sparsities_given
 
 SCHEMA = 4  # raised when the loop's meaning of a configuration, or of a default, changes
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
@@ -30,8 +30,10 @@ _FILLED_IN: Any = None  # fields that the cards fill in where they are left out
 Share = Annotated[float, Field(ge=0, lt=1)]
 PROBES = ("saliency", "masks", "change", "spectra", "jacobians")
 _NAMES = ("dataset", "model", "method", "seed")  # what every run says
+_BESIDE = ("content", "facts", "places")  # what goes with references
 # Settings whose default follows from others come after these
 _IN_ORDER = (
+    "initial", "weights", "loss",
     "width", "sparsities", "start", "rounds", "scope", "survivors", "rewind_step", "control", "repair", "normalise", "train",
     "tune", "params", "probes",
 )  # fmt: skip
@@ -96,6 +98,16 @@ class RunConfig(Frozen):
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     probes: tuple[Literal["saliency", "masks", "change", "spectra", "jacobians"], ...] = PROBES
     note: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9 ._-]*$")
+    weights: str = Field(
+        default="", description="A file of trained weights: no training before pruning, unless asked for"
+    )
+    initial: str = Field(default="", description="A file of the weights that those were trained from")
+    loss: Literal["", "cross-entropy", "squared"] = Field(
+        default="", description="The loss; the network's, if left out"
+    )
+    content: dict[str, str] = Field(default_factory=dict)  # of each reference: sha256, in the id
+    facts: dict[str, dict[str, Any]] = Field(default_factory=dict)  # that follow from the content
+    places: dict[str, str] = Field(default_factory=dict)  # on this machine
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> RunConfig:
@@ -125,20 +137,22 @@ class RunConfig(Frozen):
         if "method" not in values:
             raise InvalidSetting(f"A run needs a method; known: {', '.join(METHODS)}.")
         card = METHODS[values["method"]]
-        data = DATASETS[values.get("dataset", "digits")]
-        network = MODELS[values.setdefault("model", data.model)]
+        values = resolved(values)
+        facts = values.get("facts") or {}
+        data = data_card(values.get("dataset", "digits"), facts, values.get("content") or {})
+        network = network_card(values.setdefault("model", data.model), facts)
         network.check(data.shape, len(data.classes))
         params = dict(values.get("params") or {})
         method = method_class(card.key)
         method.suits(network)
         if "loss" in method.model_fields:
-            params.setdefault("loss", network.loss)
+            params.setdefault("loss", values.get("loss") or network.loss)
         if str(values.get("repair", "none")) != "none" and "repair" in method.model_fields:
             params.setdefault("repair", False)  # the run's repair takes the place of the method's own
         if "scope" in values and "scope" in method.model_fields:
             params.setdefault("scope", str(values["scope"]))
         if "skip" in values:
-            values["skip"] = skip = _layers(values["skip"])
+            values["skip"] = skip = layers_given(values["skip"])
             if skip and "skip" in method.model_fields:  # L1 filters knows convolutions by number too
                 params.setdefault("skip", skip)
         chosen = method.from_params(params)
@@ -146,11 +160,12 @@ class RunConfig(Frozen):
         values.setdefault("scope", getattr(chosen, "scope", card.scope))
         values.setdefault("start", card.starts)
         values.setdefault("survivors", card.survivors)
-        values["sparsities"] = asked = _sparsities(values.get("sparsities", SPARSITIES))
-        values["rounds"] = _rounds(values.get("rounds", card.rounds), asked)
+        values["sparsities"] = asked = sparsities_given(values.get("sparsities", SPARSITIES))
+        values["rounds"] = rounds_given(values.get("rounds", card.rounds), asked)
         if values["rounds"] == 1:  # nothing lies between: the same run
             values.pop("between", None)
-        values["train"] = train = budget(values.get("train"), {"epochs": data.epochs, **network.budget})
+        epochs = 0 if values.get("weights") and _goes_on(values["start"], values["survivors"]) else data.epochs
+        values["train"] = train = budget(values.get("train"), {"epochs": epochs, **network.budget})
         values["tune"] = budget(
             values.get("tune"), {**train.model_dump(), "epochs": data.tune_epochs, "lr": train.lr / 2}
         )
@@ -160,7 +175,7 @@ class RunConfig(Frozen):
     @classmethod
     def _known_width(cls, width: float, info: ValidationInfo) -> float:
         if "model" in info.data and info.context is not _AS_IT_IS:
-            MODELS[info.data["model"]].check_width(width)
+            network_card(info.data["model"], {}).check_width(width)
         return width
 
     @model_validator(mode="after")
@@ -168,6 +183,10 @@ class RunConfig(Frozen):
         if info.context is _AS_IT_IS:
             return self
         card = METHODS[self.method]
+        if self.weights and not self.initial:
+            self._needs_no_initial(card)
+        if self.weights and self.rewind_step:
+            raise ValueError("rewind_step counts steps of a training that given weights have behind them; leave it out")
         if self.scope is Scope.STAGE and card.scope is not Scope.STAGE:
             raise ValueError("scope 'stage' is for L1 filters; use global or layer")
         if card.unit.turned:
@@ -184,6 +203,35 @@ class RunConfig(Frozen):
                 raise ValueError(f"{card.title} ranks the directions of all layers together; use scope global")
         return self
 
+    def _needs_no_initial(self, card: Card) -> None:
+        back = self.start is Start.TRAINED and self.survivors in (Survivors.REWIND, Survivors.REINIT_SIGN)
+        reads = card.needs_initial or "initial" in str(self.params.get("criterion", ""))
+        if back or reads:
+            why = "goes back to" if back else "reads"
+            raise Unsuitable(
+                f"{card.title} {why} the weights from before training, which given weights do not tell. Name them by --initial FILE."
+            )
+
+    @property
+    def network(self) -> ModelCard:
+        """The card of its network. Raises UnknownName."""
+        return network_card(self.model, self.facts)
+
+    @property
+    def data(self) -> DataCard:
+        """The card of its data. Raises UnknownName."""
+        return data_card(self.dataset, self.facts, self.content)
+
+    @property
+    def loss_name(self) -> str:
+        """The loss that it is trained and scored with."""
+        return self.loss or self.network.loss
+
+    @property
+    def dense_epochs(self) -> int:
+        """Epochs of training before pruning: given weights are trained already, unless more is asked of a run that goes on from them."""
+        return 0 if self.weights and not _goes_on(self.start, self.survivors) else self.train.epochs
+
     @property
     def one_shot(self) -> bool:
         """Whether each sparsity starts from the same network."""
@@ -193,7 +241,7 @@ class RunConfig(Frozen):
     def epochs(self) -> int:
         """Epochs of training that it takes in all, the dense network's included."""
         trained = len(self.steps if self.between == "train" else self.sparsities)
-        return self.train.epochs + trained * self.after_pruning.epochs
+        return self.dense_epochs + trained * self.after_pruning.epochs
 
     @property
     def after_pruning(self) -> Training:
@@ -215,7 +263,7 @@ class RunConfig(Frozen):
         """Training epochs up to the end of a step, the dense network's own included where the run starts from it."""
         alone = self.one_shot or self.between == "none"
         after = 1 if alone else self.steps.index(step) + 1
-        return after * self.after_pruning.epochs + (self.train.epochs if self.start is Start.TRAINED else 0)
+        return after * self.after_pruning.epochs + (self.dense_epochs if self.start is Start.TRAINED else 0)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> RunConfig:
         """A copy with other values, whose id is its own."""
@@ -228,8 +276,8 @@ class RunConfig(Frozen):
     def given(self) -> dict[str, Any]:
         """The least that has to be said for this very run: its names and seed, and what differs from what is filled in anyway."""
         said: dict[str, Any] = {name: getattr(self, name) for name in _NAMES}
-        usual = type(self)(**said)
-        later = (name for name in type(self).model_fields if name not in (*_NAMES, *_IN_ORDER, "note"))
+        usual = self._usual(said)
+        later = (name for name in type(self).model_fields if name not in (*_NAMES, *_IN_ORDER, *_BESIDE, "note"))
         for name in (*_IN_ORDER, *later):
             mine, theirs = getattr(self, name), getattr(usual, name)
             if mine == theirs:
@@ -241,8 +289,13 @@ class RunConfig(Frozen):
                 if not mine:  # it lacks a switch that came later
                     continue
             said[name] = mine
-            usual = type(self)(**said)
-        return said
+            usual = self._usual(said)
+        return said | ({"content": self.content} if self.content else {})
+
+    def _usual(self, said: Mapping[str, Any]) -> RunConfig:
+        """What is filled in where only so much is said."""
+        known = dict.fromkeys(("weights", "initial"), "") | {name: getattr(self, name) for name in _BESIDE}
+        return type(self)(**{**known, **said})
 
     @property
     def canonical(self) -> str:
@@ -252,19 +305,19 @@ class RunConfig(Frozen):
     @property
     def stands_on(self) -> tuple[str, tuple[int, int, int]]:
         """The digest of the data, and the schemas of loop, network and method."""
-        schemas = (SCHEMA, MODELS[self.model].schema, METHODS[self.method].schema)
-        return DATASETS[self.dataset].digest, schemas
+        return self.data.digest, (SCHEMA, self.network.schema, METHODS[self.method].schema)
 
     @cached_property
     def id(self) -> str:
         """Method, model, data set and twelve digits of a hash over everything that the numbers depend on."""
         data, schemas = self.stands_on
-        return f"{self.method}-{self.model}-{self.dataset}-{_digest(self.canonical, data, str(schemas))[:12]}"
+        names = (self.method, name_in_ids(self.model), name_in_ids(self.dataset))
+        return f"{'-'.join(names)}-{_digest(self.canonical, data, str(schemas))[:12]}"
 
     @cached_property
     def dense_key(self) -> str:
         """A hash over what the dense network depends on: runs with the same key share it."""
-        names = ("dataset", "model", "seed", "width", "normalise", "train")
+        names = ("dataset", "model", "seed", "width", "normalise", "train", "weights", "initial", "loss", "content")
         said = {name: value for name, value in self.given.items() if name in names}
         data, schemas = self.stands_on
         return _digest(json.dumps(said, sort_keys=True, separators=(",", ":")), data, str(schemas[:2]))[:24]
@@ -272,7 +325,8 @@ class RunConfig(Frozen):
     @property
     def departures(self) -> tuple[str, ...]:
         """Where this run answers differently from its method's card, in words."""
-        preset = RunConfig(method=self.method, dataset=self.dataset, model=self.model, sparsities=self.sparsities)
+        names = ("method", "dataset", "model", "sparsities", "weights", "initial", "loss")
+        preset = self._usual({name: getattr(self, name) for name in names})
         said = [
             f"{name.replace('_', ' ')} {_plain(getattr(self, name))} instead of {_plain(getattr(preset, name))}"
             for name in (
@@ -300,6 +354,11 @@ class RunConfig(Frozen):
         return tuple(said)
 
 
+def _goes_on(start: Any, survivors: Any) -> bool:
+    """Whether a run prunes the trained network and keeps what it has learned."""
+    return str(start) == Start.TRAINED and str(survivors) == Survivors.RETAIN
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -314,37 +373,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _sparsities(given: Any) -> tuple[float, ...]:
-    try:
-        values = [float(s) for s in ([given] if isinstance(given, int | float | str) else given)]
-    except (TypeError, ValueError):
-        raise InvalidSetting(f"Sparsities are numbers such as 0.5,0.9; found {given!r}.") from None
-    if not values:
-        raise InvalidSetting("A run needs at least one sparsity, e.g. 0.5,0.9.")
-    for s in values:
-        if not 0 <= s < 1:
-            hint = f" Did you mean {s / 100:g}?" if 1 < s < 100 else ""
-            raise InvalidSetting(f"A sparsity is the fraction removed, at least 0 and below 1; found {s:g}.{hint}")
-    return tuple(sorted(set(values)))
-
-
-def _layers(given: Any) -> tuple[str, ...]:
-    """Patterns of layers, each once, in the order of their names: the same run in whatever order they are said."""
-    several = [given] if isinstance(given, str) else given
-    if not isinstance(several, list | tuple | set) or not all(isinstance(part, str) and part for part in several):
-        raise InvalidSetting(f"skip is a list of layers, by name, e.g. head,*.norm1; found {given!r}.")
-    return tuple(sorted(set(several)))
-
-
-def _rounds(given: Any, sparsities: tuple[float, ...]) -> int:
-    """None: one shot. A whole number: rounds up to the last sparsity, at least one for each. A share: that much a round."""
-    if given is None or given == 1:
-        return 1
-    if isinstance(given, float) and 0 < given < 1:
-        given = ceil(log(1 - sparsities[-1]) / log(1 - given) - 1e-9)
-    elif isinstance(given, bool) or not isinstance(given, int | str) or not str(given).isdecimal():
-        raise InvalidSetting(f"rounds is a whole number from 1 to 500; found {given!r}.")
-    given = int(given)
-    return max(given, len(sparsities)) if given > 0 else given

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pruneviz.basics.errors import PrunevizError, StoreError, UnknownName
+from pruneviz.basics.reference import name_in_ids
 from pruneviz.plan.config import RunConfig
 
 # Of the runs whose ids hashed the whole configuration: the loop's schema, and what the cards said then
@@ -97,7 +98,12 @@ def _agrees(given: Any, values: Any) -> bool:
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    return "-".join(str(values.get(key)) for key in ("method", "model", "dataset"))
+    try:
+        return "-".join(
+            [str(values.get("method")), *(name_in_ids(str(values.get(key))) for key in ("model", "dataset"))]
+        )
+    except PrunevizError:
+        return "-"
 
 
 def _hash(parts: list[str]) -> str:

@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pruneviz.basics.errors import InvalidSetting
 from pruneviz.curvature.task import generator_for
 from pruneviz.datasets.base import Splits
 from pruneviz.door.loss import LOSSES
-from pruneviz.models import MODELS, build
 from pruneviz.plan.config import RunConfig
+from pruneviz.run.given import Given
 from pruneviz.run.training import Epoch, fit
 
 State = dict[str, Tensor]
@@ -42,13 +43,16 @@ class DenseCache:
         self._folder = Path(folder) if folder is not None else None
         self._kept: dict[tuple[str, int], Dense] = {}
 
-    def get(self, config: RunConfig, data: Splits, device: torch.device) -> Generator[Epoch | str, None, Dense]:
-        """Yields the epochs of training (or what it waits for), returns the network."""
+    def get(
+        self, config: RunConfig, data: Splits, device: torch.device, given: Given | None = None
+    ) -> Generator[Epoch | str, None, Dense]:
+        """Yields the epochs of training (or what it waits for), returns the network. ``given`` opens what the run stands on."""
+        given = given or Given()
         key = (config.dense_key, config.rewind_step)
         if key in self._kept:
             return self._kept[key]
         if self._folder is None:
-            found = yield from _train(config, data, device)
+            found = yield from _train(config, data, device, given)
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self._folder / f"{config.dense_key}.lock")
@@ -61,7 +65,7 @@ class DenseCache:
             try:
                 found = self._read(config)
                 if found is None:
-                    found = yield from _train(config, data, device)
+                    found = yield from _train(config, data, device, given)
                     self._write(config, found)
             finally:
                 lock.release()
@@ -103,10 +107,16 @@ def state_of(model: torch.nn.Module) -> State:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def _train(config: RunConfig, data: Splits, device: torch.device) -> Generator[Epoch, None, Dense]:
-    model = build(config.model, data, seed=config.seed, width=config.width)
+def _train(config: RunConfig, data: Splits, device: torch.device, given: Given) -> Generator[Epoch, None, Dense]:
+    """From fresh weights, or on from given ones, for as long as the run asks."""
+    model = given.build(config, config.seed)
+    if config.initial:
+        given.trained_(config, model, "initial")
     initial = state_of(model)
+    if config.weights:
+        given.trained_(config, model)
     model.to(device)
+    budget = config.train.model_copy(update={"epochs": config.dense_epochs})
     rewound: dict[int, State] = {0: initial}
     started = time.monotonic()
 
@@ -116,15 +126,11 @@ def _train(config: RunConfig, data: Splits, device: torch.device) -> Generator[E
 
     history = []
     generator = generator_for(config.seed, "dense")
-    for epoch in fit(
-        model, data, config.train, generator=generator, loss=LOSSES[MODELS[config.model].loss], at_step=at_step
-    ):
+    for epoch in fit(model, data, budget, generator=generator, loss=LOSSES[config.loss_name], at_step=at_step):
         if epoch.complete:
             history.append({"epoch": epoch.done, "seconds": time.monotonic() - started, **epoch.values})
         yield epoch
     if config.rewind_step not in rewound:
-        from pruneviz.basics.errors import InvalidSetting
-
         steps = config.train.epochs * -(-len(data.train[0]) // config.train.batch_size)
         raise InvalidSetting(
             f"rewind_step {config.rewind_step} lies beyond the {steps} steps of training. Choose a smaller one."

@@ -17,15 +17,13 @@ from torch import nn
 from pruneviz.basics.errors import PrunevizError, Unreachable
 from pruneviz.basics.events import Done, Event, Failed, Progress, Weights
 from pruneviz.curvature.task import Task, generator_for
-from pruneviz.datasets import DATASETS, load
 from pruneviz.datasets.base import Splits
 from pruneviz.door.loss import LOSSES
 from pruneviz.door.network import network_of
 from pruneviz.door.samples import tensors
 from pruneviz.methods import method_class
 from pruneviz.methods.base import Method, Start, Survivors
-from pruneviz.models import MODELS, build
-from pruneviz.models._torch.initialisation import free, initialise_
+from pruneviz.models._torch.initialisation import free
 from pruneviz.plan.config import RunConfig, Step
 from pruneviz.plan.recipe import Training
 from pruneviz.records import metrics
@@ -33,6 +31,7 @@ from pruneviz.records.stages import Stage
 from pruneviz.run import probes
 from pruneviz.run.checkpoint import packed, restore_
 from pruneviz.run.dense import Dense, DenseCache, State, state_of
+from pruneviz.run.given import Given, fits
 from pruneviz.run.measure import Measurements
 from pruneviz.run.statistics import Statistics
 from pruneviz.run.step import controlled, write_
@@ -69,13 +68,15 @@ def execute(
     cache: DenseCache | None = None,
     device: torch.device | str | None = None,
     wanted: Callable[[str], bool] | None = None,
+    given: Given | None = None,
 ) -> Iterator[Event]:
     """Run the configurations one after another, sharing dense networks and statistics; yields their events.
 
     ``resume(id)``: what an earlier attempt finished. ``wanted(id)`` is asked as a run begins; False leaves it out.
-    An error ends its own run (a :class:`Failed` event), not the others.
+    ``given`` opens what runs stand on. An error ends its own run (a :class:`Failed` event), not the others.
     """
-    shared = _Shared(cache or DenseCache(), torch.device(device) if device else default_device(), tuple(configs))
+    where = torch.device(device) if device else default_device()
+    shared = _Shared(cache or DenseCache(), where, tuple(configs), given or Given())
     threads = torch.get_num_threads()
     for config in configs:
         if wanted is not None and not wanted(config.id):
@@ -103,15 +104,16 @@ class _Shared:
     cache: DenseCache
     device: torch.device
     configs: tuple[RunConfig, ...]
+    given: Given
     statistics: Statistics = field(default_factory=Statistics)
-    _data: dict[tuple[str, bool], Splits] = field(default_factory=dict)
+    _data: dict[tuple[str, bool, str], Splits] = field(default_factory=dict)
     _network: str = ""
 
-    def data(self, dataset: str, normalise: bool) -> Splits:
-        key = (dataset, normalise)
+    def data(self, config: RunConfig) -> Splits:
+        key = (config.dataset, config.normalise, config.dense_key if config.content else "")
         if key not in self._data:
-            found = load(dataset).normalised() if normalise else load(dataset)
-            self._data = {key: found.to(self.device)}
+            found = self.given.data(config)
+            self._data = {key: (found.normalised() if config.normalise else found).to(self.device)}
         return self._data[key]
 
     def enter(self, config: RunConfig) -> None:
@@ -133,16 +135,19 @@ class _Run:
         self.config, self.shared, self.id = config, shared, config.id
         self.resume = resume or Resume(frozenset(), lambda _: {})
         self.method: Method = method_class(config.method).from_params(config.params)
-        self.loss = LOSSES[MODELS[config.model].loss]
+        self.given = shared.given
+        self.loss = LOSSES[config.loss_name]
         self.total = max(1, config.epochs)
         self.spent = 0.0
 
     def events(self) -> Iterator[Event]:
         config = self.config
+        yield self.say(Stage.DENSE, "reading data")
+        self.data = self.shared.data(config)
+        if config.content:
+            fits(self.built(), self.data)
         if self.step_flops() < ONE_THREAD:
             torch.set_num_threads(1)
-        yield self.say(Stage.DENSE, "reading data")
-        self.data = self.shared.data(config.dataset, config.normalise)
         self.shared.enter(config)
         if config.skip:
             known_patterns(network_of(self.built(), self.data.train[0][:2]), self.skip)
@@ -154,7 +159,7 @@ class _Run:
         )
         yield from measured.measure(model, 0.0, Stage.DENSE)
         yield from measured.cost_of(model, None, 0.0, Stage.DENSE)
-        yield measured.metric(0.0, Stage.DENSE, "", metrics.EPOCHS, config.train.epochs)
+        yield measured.metric(0.0, Stage.DENSE, "", metrics.EPOCHS, config.dense_epochs)
 
         model = self.model(base)
         task = self.task(dense, "score")
@@ -217,7 +222,7 @@ class _Run:
 
     def dense(self) -> Generator[Event, None, Dense]:
         """The dense network: from the cache, or trained while its epochs go by."""
-        epochs = self.shared.cache.get(self.config, self.data, self.shared.device)
+        epochs = self.shared.cache.get(self.config, self.data, self.shared.device, self.given)
         told = False
         while True:
             try:
@@ -227,9 +232,9 @@ class _Run:
                     for row in end.value.history:
                         values = {name: row[name] for name in ("train_loss", "val_loss", "val_accuracy")}
                         yield self.epoch(
-                            Epoch(row["epoch"], self.config.train.epochs, values), Stage.DENSE, "dense network"
+                            Epoch(row["epoch"], self.config.dense_epochs, values), Stage.DENSE, "dense network"
                         )
-                self.spent = float(self.config.train.epochs)
+                self.spent = float(self.config.dense_epochs)
                 return end.value
             told = told or not isinstance(step, str)
             yield (
@@ -317,7 +322,7 @@ class _Run:
             case Survivors.REWIND:
                 model.load_state_dict(dense.rewound)
             case Survivors.REINIT | Survivors.REINIT_SIGN:
-                initialise_(model, generator_for(self.config.seed, f"reinitialise {step.name}"))
+                self.given.again(self.config, model, generator_for(self.config.seed, f"reinitialise {step.name}"))
                 write_(model, {name: dense.initial[name] for name in free(model)})
                 if self.config.survivors is Survivors.REINIT_SIGN:
                     with torch.no_grad():
@@ -333,9 +338,7 @@ class _Run:
 
     def step_flops(self) -> int:
         """Floating-point operations of one training step, forward and backward."""
-        data = DATASETS[self.config.dataset]
-        network = build(self.config.model, shape=data.shape, classes=len(data.classes), width=self.config.width)
-        return 3 * self.config.train.batch_size * cost(network, torch.zeros(1, *data.shape)).operations
+        return 3 * self.config.train.batch_size * cost(self.built(), self.data.train[0][:1].cpu()).operations
 
     def model(self, state: State) -> nn.Module:
         model = self.built()
@@ -343,7 +346,7 @@ class _Run:
         return model.to(self.shared.device)
 
     def built(self) -> nn.Module:
-        return build(self.config.model, self.data, seed=self.config.seed, width=self.config.width)
+        return self.given.build(self.config, self.config.seed)
 
     @property
     def skip(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pruneviz.basics.processes import refuse_while_beginning
 from pruneviz.plan.about import about
 from pruneviz.plan.config import RunConfig
 from pruneviz.plan.identity import identity
+from pruneviz.plan.own import code_of
 from pruneviz.store.archive import Run, checked
 from pruneviz.store.exports import copy_files, read_exports, write_export
 from pruneviz.store.rows import ENDED, HISTORY, METRICS, TAG
@@ -25,11 +26,26 @@ from pruneviz.store.working import Working
 class Asking(Working):
     """The store as the pages and the command line see it."""
 
-    def queue(self, configs: Iterable[RunConfig], *, device: str | None = None, again: bool = False) -> list[str]:
+    def allow(self, configs: Iterable[RunConfig]) -> None:
+        """Let runs run the code that these configurations name, as it is now. For whoever may run Python here: the command line,
+        a notebook; never for what comes by the web, or with an import."""
+        with self._write() as db:
+            for digest, text in {key: text for config in configs for key, text in code_of(config).items()}.items():
+                db.execute("insert or ignore into allowed values (?, ?, ?)", (digest, text, time.time()))
+
+    def queue(
+        self, configs: Iterable[RunConfig], *, device: str | None = None, again: bool = False, objects: bool = False
+    ) -> list[str]:
         """Ask for runs; returns their ids. One that is finished, queued or running is left as it is (``again``: finished
         ones start over). Runs on the same network, asked for together, go to one worker one after another. What a worker
-        that ended was running goes on, too."""
+        that ended was running goes on, too. ``objects``: those that they stand on are this process's.
+
+        Raises InvalidSetting where a run stands on code that was not allowed here.
+        """
         refuse_while_beginning()
+        configs = list(configs)
+        for config in configs:
+            self.refuse_strange_code(config, objects=objects)
         self.reconcile()
         now, ids = time.time(), []
         for i, config in enumerate(configs):
@@ -61,7 +77,11 @@ class Asking(Working):
         )
 
     def resume(self, id_: str) -> bool:
-        """Queue a run that failed, was cancelled or lost: it goes on from its last finished stage."""
+        """Queue a run that failed, was cancelled or lost: it goes on from its last finished stage.
+
+        Raises InvalidSetting where it stands on somebody's code that was not allowed here, or on another process's objects.
+        """
+        self.refuse_strange_code(RunConfig.stored(json.loads(self.status(id_)["config"])))
         return self._move(
             id_,
             ("failed", "cancelled", "lost"),

@@ -49,6 +49,11 @@ create table owners (run text not null, owner text not null, primary key (run, o
 alter table workers add column worker_id text;
 """
 
+# Digests of the code that the command line or a Python process of this machine named: what a run may run
+_ALLOWED = (
+    "create table if not exists allowed (digest text primary key, reference text not null, created real not null)"
+)
+
 
 class Database:
     """SQLite in WAL mode under a folder, one connection for each thread; ``readonly`` opens what is there, or nothing.
@@ -138,6 +143,7 @@ def _prepare(db: sqlite3.Connection, folder: Path) -> None:
     if version < 2:
         _each(db, _SECOND)
         _carry_words(db)
+    db.execute(_ALLOWED)  # whoever does not know the table leaves it alone: the format stays
     db.execute(f"pragma user_version = {FORMAT}")
 
 

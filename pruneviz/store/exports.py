@@ -37,7 +37,7 @@ def write_export(run: Run, to: Path, *, weights: bool) -> Path:
     copy_files(run, target, [name for name in run.files if weights or not name.startswith("weights-")])
     content = {
         "id": run.id,
-        "config": json.loads(run.row["config"]),
+        "config": {key: value for key, value in json.loads(run.row["config"]).items() if key != "places"},
         "about": run.about.model_dump(mode="json"),
         "identity": json.loads(run.row["identity"]),
         "row": {key: run.row[key] for key in KEPT},
@@ -85,6 +85,7 @@ def read_export(folder: Path) -> Run:
 
     content = _json(folder / "run.json")
     try:
+        content["config"].pop("places", None)  # of another machine: nothing here is opened by a stranger's word
         id_, config = checked(content["id"]), RunConfig.stored(content["config"])
         metrics = pd.DataFrame(_table(content["metrics"], _share, _word, _word, _word, _value), columns=METRICS[3:])
         history = pd.DataFrame(_table(content["history"], _word, _epoch, _word, _value), columns=HISTORY[1:])

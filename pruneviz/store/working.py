@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from pruneviz.basics.errors import NoSuchRun, StaleAttempt, StoreError
+from pruneviz.basics.errors import InvalidSetting, NoSuchRun, StaleAttempt, StoreError
 from pruneviz.basics.events import Arrays, Done, Event, Failed, Metric, Progress, Weights
 from pruneviz.basics.processes import ended
+from pruneviz.plan.arguments import command
+from pruneviz.plan.config import RunConfig
+from pruneviz.plan.own import code_of, made_elsewhere
 from pruneviz.store.archive import checked, manifest, read_arrays, sha256_of, write_whole
 from pruneviz.store.shelf import Shelf
 
@@ -84,6 +87,20 @@ class Working(Shelf):
                 case _:
                     sets, values = "attempt = attempt", []
             self._own(db, event.run, attempt, sets, values)
+
+    def refuse_strange_code(self, config: RunConfig, *, objects: bool = False) -> None:
+        """Raises InvalidSetting where a run stands on code that nobody who may run Python here has named, or on objects of
+        another process than this (``objects``: they are this one's)."""
+        if not objects and made_elsewhere(config):
+            raise InvalidSetting(
+                f"This run stands on {config.model}, an object of the Python process that made it. Ask for it again through pv.explore."
+            )
+        for digest, text in code_of(config).items():
+            if self._db.execute("select 1 from allowed where digest = ?", (digest,)).fetchone() is None:
+                raise InvalidSetting(
+                    f"This run stands on {text}, and such code runs only where the command line of this machine named it. Ask "
+                    f"for it there: {command(config)}"
+                )
 
     def beat(self, id_: str, worker: int) -> bool:
         """A sign of life from whoever watches the worker; False where the run is not its own any more."""
