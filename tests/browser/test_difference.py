@@ -101,7 +101,7 @@ def test_where_uploads_are_not_allowed_none_is_taken(chromium, tmp_path):
         page = chromium.new_context().new_page()
         page.goto(f"{server.url}/diff")
         page.get_by_text("does not take files from the browser").wait_for(timeout=30_000)
-        assert page.get_by_text("pruneviz diff dense.safetensors pruned.safetensors").count()
+        page.get_by_text("pruneviz diff dense.safetensors pruned.safetensors").wait_for(timeout=10_000)
         assert not page.locator("input[type=file]").count()
         page.context.close()
         asked = urllib.request.Request(f"{server.url}/_stcore/upload_file/session/file", b"x", method="PUT")
