@@ -15,6 +15,7 @@ PAGES = {
     "spectra": ("Kronecker spectra", "show_chart"),
     "jacobians": ("Jacobians", "stacked_line_chart"),
     "curves": ("Curves", "trending_down"),
+    "diff": ("Diff two files", "difference"),
     "methods": ("Methods", "menu_book"),
     "papers": ("Papers", "fact_check"),
     "runs": ("Runs", "list_alt"),

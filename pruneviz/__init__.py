@@ -31,6 +31,8 @@ _HOMES = {
     "RunConfig": "pruneviz.plan.config",
     "execute": "pruneviz.run.loop",
     "Store": "pruneviz.store",
+    "diff": "pruneviz.difference",
+    "Diff": "pruneviz.difference",
     "show": "pruneviz.figures.shown",
     "explore": "pruneviz.jobs.exploring",
 }
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from pruneviz.curvature.calls import jacobian_singular_values, kfac
     from pruneviz.datasets import DATASETS, load
     from pruneviz.datasets.base import Splits
+    from pruneviz.difference import Diff, diff
     from pruneviz.figures.shown import show
     from pruneviz.jobs.exploring import explore
     from pruneviz.methods import METHODS

@@ -11,12 +11,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FILES = [*ROOT.glob("pruneviz/**/*.py"), *ROOT.glob("pages/*.py"), ROOT / "app.py"]
 ORDER = ["basics", "records", "datasets", "models", "door", "curvature", "units", "methods", "plan", "run"]
-ORDER += ["store", "figures", "jobs", "ui", "papers", "cli"]
+ORDER += ["store", "figures", "difference", "jobs", "ui", "papers", "cli"]
 CARDS = {"datasets", "models", "methods", "figures", "papers"}
 BARRED = {
     "streamlit": {"ui", "pages", "app"},
-    "plotly": {"figures", "ui"},
-    "torch": {"door", "curvature", "units", "run", "jobs", "papers", "cli", "datasets", "models", "methods"},
+    "plotly": {"figures", "difference", "ui"},
+    "torch": {
+        "difference",
+        "door",
+        "curvature",
+        "units",
+        "run",
+        "jobs",
+        "papers",
+        "cli",
+        "datasets",
+        "models",
+        "methods",
+    },
 }
 
 
@@ -56,7 +68,7 @@ def test_torch_streamlit_and_plotly_stay_where_they_belong():
         tops = {module.split(".")[0] for module in _imports(path)}
         for package, rooms in BARRED.items():
             assert package not in tops or _room(path) in rooms, f"{path.relative_to(ROOT)} imports {package}"
-        if _room(path) in CARDS - {"figures"} and "_torch" not in path.parts:
+        if _room(path) in CARDS - {"figures"} | {"difference"} and "_torch" not in path.parts:
             top = {module.split(".")[0] for module in _imports(path, ast.parse(path.read_text()).body)}
             assert "torch" not in top, f"{path.relative_to(ROOT)} imports torch at its top"
 
@@ -82,7 +94,7 @@ def test_files_and_folders_are_small():
 def test_what_the_web_process_imports_brings_no_torch():
     code = (
         "import sys, importlib, pkgutil, pruneviz\n"
-        "for room in 'basics records plan store figures ui papers datasets models methods'.split():\n"
+        "for room in 'basics records plan store figures difference ui papers datasets models methods'.split():\n"
         "    package = importlib.import_module(f'pruneviz.{room}')\n"
         "    for m in pkgutil.iter_modules(package.__path__):\n"
         "        m.name == '_torch' or importlib.import_module(f'pruneviz.{room}.{m.name}')\n"

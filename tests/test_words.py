@@ -29,7 +29,7 @@ def _runs(model: str) -> str:
 
 
 VISITS = [
-    *[(name, {}) for name in ("home", "run", "compare", "saliency", "spectra", "jacobians", "runs")],
+    *[(name, {}) for name in ("home", "run", "compare", "saliency", "spectra", "jacobians", "diff", "runs")],
     *[
         (name, {"runs": _runs(model)})
         for name in ("saliency", "spectra", "curves")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pruneviz.basics.errors import InvalidSetting, NoSuchRun, PrunevizError, UnknownName, Unsuitable
 from pruneviz.basics.places import APP
 from pruneviz.basics.version import __version__
-from pruneviz.cli import own, terminal
+from pruneviz.cli import diff, own, terminal
 from pruneviz.plan.arguments import declare, names
 
 if TYPE_CHECKING:
@@ -310,6 +310,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         declare(sub)
         own.add_running(sub)
     own.declare(command)
+    diff.declare(command)
 
     sub = command("papers", _papers, "reproduce what a paper claims; without a name, print what was recorded")
     sub.add_argument(

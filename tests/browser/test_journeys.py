@@ -13,7 +13,20 @@ from pruneviz.plan.comparison import NINE
 
 pytestmark = pytest.mark.browser
 PANELS = ("layers", "saliency", "mask", "spectra", "jacobians", "curve")
-PAGES = ("", "tour", "run", "compare", "saliency", "spectra", "jacobians", "curves", "methods", "papers", "runs")
+PAGES = (
+    "",
+    "tour",
+    "run",
+    "compare",
+    "saliency",
+    "spectra",
+    "jacobians",
+    "curves",
+    "diff",
+    "methods",
+    "papers",
+    "runs",
+)
 
 
 def choose(visitor, label: str, option: str) -> None:

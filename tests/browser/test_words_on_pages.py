@@ -15,7 +15,20 @@ LINK, IMAGE = "[text](http://evil.example)", "![x](http://evil.example/x.png)"
 NASTY = (
     f"{LINK} {IMAGE} http://evil.example www.evil.example :material/anchor: $x^2$ `a` **b** <img src=//evil.example>"
 )
-PAGES = ("", "tour", "run", "compare", "saliency", "spectra", "jacobians", "curves", "methods", "papers", "runs")
+PAGES = (
+    "",
+    "tour",
+    "run",
+    "compare",
+    "saliency",
+    "spectra",
+    "jacobians",
+    "curves",
+    "diff",
+    "methods",
+    "papers",
+    "runs",
+)
 NAMES = (
     "sparsity", "sparsities", "layer", "runs", "pin", "hide", "network", "method", "methods", "model", "data", "dataset", "tag",
     "note", "notes", "title", "q", "state", "watch", "picked", "seed", "epochs", "width", "device", "x", "metric", "stage",

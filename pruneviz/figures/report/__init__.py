@@ -27,6 +27,8 @@ from pruneviz.figures import base, grid
 from pruneviz.figures.report import words
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pruneviz.store import Run
 
 _HERE = Path(__file__).parent
@@ -54,23 +56,35 @@ def report(runs: Iterable[Run], *, sparsity: float | None = None, layer: str | N
         "grid": {"html": grid.HTML, "css": grid.CSS, "data": {**sent, **wish}} if sent.get("sparsities") else None,
         "figures": {each["key"]: each.pop("sent") for each in figures if "sent" in each},
     }
-    scripts = [get_plotlyjs(), _shim(grid.JS) + (_HERE / "report.js").read_text(encoding="utf-8")]
-    return _TEMPLATES.get_template("report.html").render(
+    return page(
+        "report.html",
+        data,
+        script=_shim(grid.JS),
         title=words.title(runs),
         subject=words.subject(runs),
-        when=datetime.now(UTC),
-        version=__version__,
         runs=[words.about(run, base.label(run, runs)) for run in runs],
         accuracy=words.accuracy(runs),
         figures=figures,
         moving=data["grid"] is not None or trouble,
         trouble=trouble,
+        versions=words.versions(runs),
+    )
+
+
+def page(template: str, data: dict[str, Any], *, folder: Path = _HERE, script: str = "", **said: Any) -> str:
+    """A self-contained page from a template of ``folder``: ``data`` are the figures that its script draws, ``said`` what the
+    template says; ``script`` stands before the page's own."""
+    scripts = [get_plotlyjs(), script + (_HERE / "report.js").read_text(encoding="utf-8")]
+    templates = _TEMPLATES.overlay(loader=FileSystemLoader([folder, _HERE]))
+    return templates.get_template(template).render(
+        when=datetime.now(UTC),
+        version=__version__,
         policy=_policy(scripts),
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         plotly=Markup(scripts[0]),
         script=Markup(scripts[1]),
         data=Markup(_embedded(data)),
-        versions=words.versions(runs),
+        **said,
     )
 
 
@@ -87,21 +101,25 @@ def _figures(runs: Sequence[Run], **wishes: Any) -> Iterable[dict[str, Any]]:
         except PrunevizError as error:
             yield {"key": figure.key, "title": figure.title, "problem": str(error)}
             continue
-        if table.empty:
-            continue
-        chart = figure.plot(table).update_layout(template=None)
-        yield {
-            "key": figure.key,
-            "title": figure.title,
-            "problem": "",
-            "alt": base.alt(chart) or figure.title,
-            "caption": " ".join(text for text in (figure.caption, base.note(chart)) if text),
-            "formula": Markup(convert(figure.formula, display="block")) if figure.formula else "",
-            "least": base.least(chart),
-            "height": base.layout(chart).height,
-            "rows": len(table),
-            "sent": {"chart": json.loads(str(chart.to_json())), "csv": _packed(table.to_csv(index=False))},
-        }
+        if not table.empty:
+            yield sheet(figure, table)
+
+
+def sheet(figure: base.Figure, table: pd.DataFrame) -> dict[str, Any]:
+    """What a page says about a figure of this table, and what is ``sent`` to draw it."""
+    chart = figure.plot(table).update_layout(template=None)
+    return {
+        "key": figure.key,
+        "title": figure.title,
+        "problem": "",
+        "alt": base.alt(chart) or figure.title,
+        "caption": " ".join(text for text in (figure.caption, base.note(chart)) if text),
+        "formula": Markup(convert(figure.formula, display="block")) if figure.formula else "",
+        "least": base.least(chart),
+        "height": base.layout(chart).height,
+        "rows": len(table),
+        "sent": {"chart": json.loads(str(chart.to_json())), "csv": _packed(table.to_csv(index=False))},
+    }
 
 
 def _grid(runs: Sequence[Run]) -> tuple[dict[str, Any], str]:

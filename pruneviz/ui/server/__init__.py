@@ -19,7 +19,7 @@ from streamlit.runtime.pages_manager import PagesManager
 from pruneviz.basics.errors import PrunevizError
 from pruneviz.jobs import backend
 from pruneviz.store import Store
-from pruneviz.ui.server import hosts
+from pruneviz.ui.server import hosts, uploads
 
 ICON = str(Path(__file__).with_name("icon.svg"))
 STYLE = """<style>
@@ -93,6 +93,8 @@ class Door:
             answer = PlainTextResponse("Another page may not drive this dashboard: open it at its own address.\n", 403)
         elif scope["type"] == "http" and scope["path"].rstrip("/").endswith("_stcore/metrics"):
             answer = PlainTextResponse("", 404)
+        elif scope["type"] == "http" and "/_stcore/upload_file" in scope["path"] and not uploads.uploads_allowed():
+            answer = PlainTextResponse(f"{uploads.REFUSED}\n", 403)
         else:
             answer = self.app
         await answer(scope, receive, with_headers)

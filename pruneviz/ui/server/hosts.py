@@ -43,7 +43,7 @@ def allowed(host: str, address: str | None) -> bool:
         return False
     if asked == "localhost" or _loopback(asked) or asked in os.environ.get(ALLOWED, "").lower().split(","):
         return True
-    if _here(address):
+    if here(address):
         return False
     mine = socket.gethostname().lower()
     return _is_address(asked) or asked in (mine, f"{mine}.local", (address or "").lower())
@@ -58,7 +58,7 @@ def refusal(host: str, address: str | None) -> str:
     """Why a request is refused, and what to do."""
     asked = name(host)
     called = f"by the name {asked}" if asked else "without a valid name"
-    ways = "as localhost" if _here(address) else "as localhost or by its address"
+    ways = "as localhost" if here(address) else "as localhost or by its address"
     given = asked or "NAME"
     return (
         f"PruneViz was asked for {called}, which it does not know. Open it {ways}, or start it with "
@@ -66,7 +66,7 @@ def refusal(host: str, address: str | None) -> str:
     )
 
 
-def _here(address: str | None) -> bool:
+def here(address: str | None) -> bool:
     """Whether a server on this address is reached from this machine alone, or through a socket's file."""
     return bool(address) and (address == "localhost" or address.startswith("unix://") or _loopback(address.strip("[]")))
 
