@@ -153,3 +153,65 @@ def test_wrong_input_is_one_sentence(net, parts, change, error, words):
         pv.explore(**given)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class _Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.GRU(6, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.inner(x)[0][:, -1])
+
+
+class _Attentive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(30, 8)
+        self.inner, self.head = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.inner(self.table(x)).mean(1))
+
+
+class _ByHand(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.matrix, self.head = nn.Parameter(torch.randn(6, 8) / 3), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(nn.functional.softplus(x @ self.matrix))
+
+
+NO_PRODUCTS = {"kron-obd", "kron-obs", "eigendamage", "l1-filters"}
+KINDS = {
+    "a recurrent network": (_Recurrent, lambda: torch.randn(90, 5, 6), NO_PRODUCTS),
+    "attention over tokens": (_Attentive, lambda: torch.randint(0, 30, (90, 6)), {"l1-filters"}),
+    "a matrix of its own": (_ByHand, lambda: torch.randn(90, 6), NO_PRODUCTS),
+    "one layer": (lambda: nn.Linear(6, 3), lambda: torch.randn(90, 6), NO_PRODUCTS),
+    "volumes": (
+        lambda: nn.Sequential(nn.Conv3d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)),
+        lambda: torch.randn(90, 1, 4, 4, 4),
+        NO_PRODUCTS,
+    ),
+    "sequences": (
+        lambda: nn.Sequential(nn.Conv1d(4, 6, 3), nn.Mish(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(6, 3)),
+        lambda: torch.randn(90, 4, 12),
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_networks_of_every_kind_run_with_every_probe_by_all_that_fits(kind):
+    torch.manual_seed(0)
+    build, samples, unfit = KINDS[kind]
+    found = pv.explore(build(), (samples(), torch.arange(90) % 3), sparsity=0.3, tune_epochs=1, epochs=1)
+    assert {run.config.method: run.state for run in found} == dict.fromkeys(
+        set(pv.METHODS) - unfit - {"lottery-ticket"}, "succeeded"
+    )
+    assert {row["method"] for row in found.skipped} == unfit | {"lottery-ticket"}
+    for run in found:
+        assert run.metrics.query("metric == 'reached' and stage == 'tuned'")["value"].iloc[0] > 0.1 or run.config.method in (
+            "l1-filters", "kron-obd", "kron-obs", "eigendamage"
+        )  # fmt: skip

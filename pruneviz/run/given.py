@@ -255,7 +255,12 @@ def misfit(config: RunConfig, given: Given, data: Splits, model: nn.Module) -> s
         drawn = sum(len(x) for x, _ in method.draw(data.train, generator_for(config.seed, "look")))
         if said := method.beyond(network, drawn, network.outputs.numel()):
             return said
-        method.full(method.prepare(seen, task), task)
+        mask = method.full(method.prepare(seen, task), task)
+        if method.card.unit.turned and mask.layout is None:
+            return (
+                f"{method.card.title} turns layers whose curvature is a Kronecker product, all but the last, and this network has none. "
+                "Try Optimal Brain Damage."
+            )
     except InvalidSetting:
         raise
     except PrunevizError as error:

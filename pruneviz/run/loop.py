@@ -175,7 +175,8 @@ class _Run:
         if "change" in config.probes:
             yield self.say(Stage.DENSE, "measuring what single removals really cost")
             generator = generator_for(config.seed, "change")
-            yield measured.recorded(probes.change(self.method, model, task, mask, generator))
+            given = (self.method, model, task, mask, generator)
+            yield from measured.tried("single removals", lambda: [probes.change(*given)])
         full, scores = mask, None
         for step in config.steps:
             finished = step.name in self.resume.stages

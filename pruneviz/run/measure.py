@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
 
+from pruneviz.basics.errors import PrunevizError, Unsuitable
 from pruneviz.basics.events import Arrays, Event, Metric, Progress
 from pruneviz.curvature.statistic import Kronecker
 from pruneviz.curvature.task import Task, generator_for
@@ -46,6 +47,7 @@ class Measurements:
     say: Callable[[str, str], Progress]
     _paid: dict[float, Cost] = field(default_factory=dict)
     _tied: bool = False
+    _left: set[str] = field(default_factory=set)
 
     def measure(self, model: nn.Module, sparsity: float, stage: Stage) -> Iterator[Metric]:
         for split in (metrics.VALIDATION, metrics.TEST):
@@ -145,12 +147,28 @@ class Measurements:
                 device=self.device,
             )
             task.statistics = self.statistics
-            factors = task.statistic(model, Kronecker())
-            yield self.recorded(probes.spectra(factors), sparsity, stage)
-            if self.method.card.unit.whole:
-                yield self.recorded(probes.directions(model, factors, x[:1]), sparsity, stage)
+            yield from self.tried("spectra", lambda: self._curvature(model, task, x[:1]), sparsity, stage)
         if "jacobians" in self.config.probes:
-            yield self.recorded(probes.jacobians(model, x), sparsity, stage)
+            yield from self.tried("Jacobians", lambda: [probes.jacobians(model, x)], sparsity, stage)
+
+    def _curvature(self, model: nn.Module, task: Task, sample: torch.Tensor) -> list[Recorded]:
+        factors = task.statistic(model, Kronecker())
+        if not factors:
+            raise Unsuitable("No layer's curvature is a Kronecker product here.")
+        found: list[Recorded] = [probes.spectra(factors)]
+        return [*found, probes.directions(model, factors, sample)] if self.method.card.unit.whole else found
+
+    def tried(
+        self, what: str, make: Callable[[], Sequence[Recorded]], sparsity: float = 0.0, stage: Stage | None = None
+    ) -> Iterator[Event]:
+        """What a probe recorded; where it does not serve this network, that is said once and the run goes on."""
+        try:
+            for record in make():
+                yield self.recorded(record, sparsity, stage)
+        except PrunevizError as error:
+            if what not in self._left:
+                self._left.add(what)
+                yield replace(self.say(Stage.DENSE, f"no {what} are recorded. {error}"), warning=True)
 
     def metric(self, sparsity: float, stage: str, split: str, name: str, value: float) -> Metric:
         return Metric(self.config.id, sparsity, stage, split, name, float(value))

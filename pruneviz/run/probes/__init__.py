@@ -90,7 +90,8 @@ def directions(model: nn.Module, factors: dict[str, KroneckerFactors], sample: T
     r"""The importance :math:`\tfrac12 W'^2 \odot \lambda_S \lambda_A^\top` of each direction pair in the Kronecker eigenbasis, and
     what the leading input directions look like. Convolutions with groups: of the first group."""
     theta_of, shape_of, vectors_of = [], [], []
-    first = next(iter(factors))
+    factors = {n: pair for n, pair in factors.items() if isinstance(model.get_submodule(n), nn.Linear | nn.Conv2d)}
+    first = next(iter(factors), "")
     for name, pair in factors.items():
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
@@ -145,7 +146,7 @@ def jacobians(model: nn.Module, x: Tensor) -> Jacobians:
     found = _pooled([v.double().cpu().flatten().numpy() for v in values.values()])
     with untouched(model), torch.no_grad():
         outputs = model(x[:1]).numel()
-    if outputs <= END_TO_END:
+    if outputs <= END_TO_END and x.is_floating_point():  # of token ids there is no slope
         end = _pooled([end_to_end_singular_values(model, x).double().cpu().flatten().numpy()])
         found |= {"end": end["quantiles"][0], "end_mean": end["mean"], "end_spread": end["spread"]}
     return Jacobians(layers=tuple(values), **found)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruneviz.basics.errors import Unsuitable
 from pruneviz.curvature.task import Anew, Task
 from pruneviz.door.untouched import untouched
 from pruneviz.records.arrays import Change
@@ -44,12 +45,12 @@ def change(
 
     model = deepcopy(model).to("cpu" if "mps" in str(task.device) else task.device).double()
     drawn: list[Any] = list(task.batches())  # a run's are tensors
-    each = max(1, cost(model, drawn[0][0][:1].to(task.device).double(), None).operations)
+    each = max(1, cost(model, _exact(drawn[0][0][:1].to(task.device)), None).operations)
     if samples is None:
         samples = min(max(CHANGE_SAMPLES[0], int(CHANGE_FLOPS / (2 * CHANGES[0] * each))), CHANGE_SAMPLES[1])
     x, y = _first(drawn, samples)
     home = next(model.parameters()).device
-    x, y = x.to(home).double(), y.to(home)
+    x, y = _exact(x.to(home)), y.to(home)
     task = replace(task, batches=lambda: [(x, y)], device=home, generator=generator, statistics=Anew())
     scores = method.score(model, task, mask)
     groups = list(scores.values)
@@ -83,6 +84,8 @@ def change(
             if alone is not None:
                 alone = zero | {n: v * gone[n].to(home) if n in gone else v for n, v in alone.items()}
             rows.append((float(scores.values[group][place]), zeroed if alone is None else rise(alone), zeroed, i))
+    if not rows:
+        raise Unsuitable("Nothing can be removed alone.")
     predicted, measured, zeroed, layer = (np.array(column) for column in zip(*rows, strict=True))
     rank = (
         pd.Series(predicted).rank().corr(pd.Series(measured).rank()) if np.ptp(predicted) and np.ptp(measured) else 0.0
@@ -129,3 +132,8 @@ def _first(batches: Iterable[tuple[Tensor, Tensor]], most: int) -> tuple[Tensor,
         if sum(len(x) for x, _ in found) >= most:
             break
     return torch.cat([x for x, _ in found])[:most], torch.cat([y for _, y in found])[:most]
+
+
+def _exact(x: Tensor) -> Tensor:
+    """Samples in float64; token ids stay whole numbers."""
+    return x.double() if x.is_floating_point() else x
