@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 
 import numpy as np
 import own
 import pytest
+import torch
 
 import pruneviz as pv
 from pruneviz.basics.errors import DataUnavailable, InvalidSetting, PrunevizError, UnknownName, Unsuitable
@@ -333,3 +335,38 @@ def test_an_import_that_names_a_file_without_its_content_opens_nothing(here, sto
         other.take_in(tmp_path / "out")
     assert read == []
     other.close()
+
+
+def test_a_folder_of_transformers_is_network_and_weights_wherever_it_lies(here, tmp_path):
+    import families
+
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("transformers is not installed")
+    with families.transformers() as library:
+        torch.manual_seed(0)
+        settings = library.BertConfig(
+            vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12, num_labels=2,
+            max_position_embeddings=8,
+        )  # fmt: skip
+        net = library.BertForSequenceClassification(settings).eval()
+        net.save_pretrained(tmp_path / "away" / "tiny-bert")
+    x = torch.randint(0, 20, (60, 6))
+    np.savez(here / "tokens.npz", x=x.numpy(), y=(x[:, 0] > 9).long().numpy())
+    asked = dict(
+        model=f"transformers:{tmp_path / 'away' / 'tiny-bert'}", dataset="tokens.npz", **{**QUICK, "train": None}
+    )
+    config = pv.RunConfig(method="magnitude", **asked)
+    assert config.id.startswith("magnitude-tiny-bert-tokens-")
+    assert (config.weights, config.train.epochs) == ("transformers:tiny-bert", 0)
+    numbers, failed = ran(config)
+    assert failed == []
+    from pruneviz.run.given import Given
+
+    x, y = Given().data(config).test
+    assert x.dtype == torch.int64
+    with torch.no_grad():
+        wanted = float((net(x).logits.argmax(1) == y).float().mean())
+    assert numbers[0.0, "dense", "accuracy"] == pytest.approx(wanted)
+    fresh, failed = ran(pv.RunConfig(method="snip", **{**asked, "train": {"epochs": 1}}))
+    assert failed == []
+    assert fresh[0.0, "dense", "accuracy"] == pytest.approx(wanted)

@@ -71,7 +71,11 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
         if field == "dataset" and "dataset" not in beside["facts"]:
             beside["facts"]["dataset"] = facts_of(read_given(at))
         if at.kind is Kind.TRANSFORMERS and field == "model" and not values.get("weights"):
-            values["weights"] = at.text  # its folder holds both
+            values["weights"], beside["content"]["weights"] = (
+                at.text,
+                beside["content"]["model"],
+            )  # its folder holds both
+            beside["places"]["weights"] = str(at.place)
     values |= {name: given for name, given in beside.items() if given}
     return values
 

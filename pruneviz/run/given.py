@@ -171,9 +171,7 @@ def fresh(model: Any, text: str, seed: int, **known: Any) -> nn.Module:
 # what is looked at before anything is queued
 
 
-def settled(
-    values: Mapping[str, Any], given: Given | None = None, note: Callable[[str], None] = lambda _: None
-) -> dict[str, Any]:
+def settled(values: Mapping[str, Any], note: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Settings with everything found that they name: as :func:`pruneviz.plan.own.resolved`, and data that code makes as well.
 
     Whoever calls it lets that code run. ``note`` is told what was done to the data. Raises PrunevizError.
