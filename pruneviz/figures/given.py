@@ -30,7 +30,7 @@ _KEPT: dict[int, Run] = {}  # of the pruned networks that are still there
 def runs_of(given: Any) -> list[Run]:
     """Runs, from runs and :class:`~pruneviz.Pruned` networks, one or several. Raises InvalidSetting where something is neither."""
     several = list(given) if isinstance(given, Iterable) else [given]
-    return [one if isinstance(one, Run) else _written(one) for one in several]
+    return [one if hasattr(one, "config") else _written(one) for one in several]
 
 
 def _written(made: Any) -> Run:
